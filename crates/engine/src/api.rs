@@ -3,9 +3,30 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cribwork_types::{Cf, KeyRange, WriteBatch};
+use cribwork_types::{Cf, KeyRange, Mutation, WriteBatch, key, limits};
 
 use crate::EngineError;
+
+/// Longest key that can be stored, bytes: the encoding of the longest user key and a timestamp.
+///
+/// A bound on keys is what makes "to the end of the family" a key: one byte more of `0xFF` sorts
+/// behind everything stored.
+pub const KEY_STORED_BYTES_MAX: usize = key::encoded_len(limits::KEY_BYTES_MAX) + 8;
+
+/// Refuses a batch with a key that is too long, before any of it is written.
+pub(crate) fn check_keys(batch: &WriteBatch) -> Result<(), EngineError> {
+    let too_long = |mutation: &Mutation| match mutation {
+        Mutation::Put { key, .. } if key.len() > KEY_STORED_BYTES_MAX => Some(key.len()),
+        _ => None,
+    };
+    match batch.mutations.iter().find_map(too_long) {
+        None => Ok(()),
+        Some(length) => Err(EngineError::KeyTooLong {
+            length,
+            limit: KEY_STORED_BYTES_MAX,
+        }),
+    }
+}
 
 /// An ordered key-value store with column families, one write-ahead log, and snapshots.
 ///
@@ -17,7 +38,8 @@ pub trait Engine: Send + Sync + 'static {
     /// [`Engine::sync`] that starts later.
     ///
     /// # Errors
-    /// [`EngineError`]; after one the store takes no more writes.
+    /// [`EngineError::KeyTooLong`], and nothing was written; any other [`EngineError`], and the
+    /// store takes no more writes.
     fn write(&self, batch: &WriteBatch) -> Result<(), EngineError>;
 
     /// Makes every write that returned before this call durable (`fdatasync` of the log).
@@ -36,7 +58,8 @@ pub trait Engine: Send + Sync + 'static {
     /// A view of all families at one instant. Cheap; holds back compaction while it lives.
     fn snapshot(&self) -> Arc<dyn EngineSnapshot>;
 
-    /// Estimated bytes that the keys of `range` take in `cf`, memtables included.
+    /// Estimated bytes that the keys of `range` take in `cf`: compressed in table files, plain in
+    /// memtables. Walks what the memtables hold of `range`, so ask now and then, not per request.
     fn approximate_size_bytes(&self, cf: Cf, range: &KeyRange) -> u64;
 
     /// Where the store stands on its disk.
@@ -56,6 +79,8 @@ pub struct DiskUsage {
     pub used_bytes: u64,
     /// Size of the file system, or 0 if unknown.
     pub capacity_bytes: u64,
+    /// Bytes of the file system that this process may still write, or 0 if unknown.
+    pub available_bytes: u64,
 }
 
 /// A consistent view of every family.
@@ -71,7 +96,8 @@ pub trait EngineSnapshot: Send + Sync + 'static {
 }
 
 /// Walks keys in order within the bounds given when it was made. Each move says whether it landed on
-/// a key; [`Cursor::key`] and [`Cursor::value`] may be called only then.
+/// a key; [`Cursor::key`] and [`Cursor::value`] may be called only then. A move that found nothing
+/// leaves the cursor nowhere: `next` and `prev` from there find nothing either, only a seek does.
 pub trait Cursor {
     /// To the first key in bounds.
     ///
@@ -83,12 +109,12 @@ pub trait Cursor {
     /// # Errors
     /// See [`Cursor::seek_to_first`].
     fn seek_to_last(&mut self) -> Result<bool, EngineError>;
-    /// To the first key at or after `key`.
+    /// To the first key in bounds at or after `key`.
     ///
     /// # Errors
     /// See [`Cursor::seek_to_first`].
     fn seek(&mut self, key: &[u8]) -> Result<bool, EngineError>;
-    /// To the last key at or before `key`.
+    /// To the last key in bounds at or before `key`.
     ///
     /// # Errors
     /// See [`Cursor::seek_to_first`].

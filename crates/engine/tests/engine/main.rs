@@ -1,0 +1,8 @@
+//! Tests of the engines through their public interface. One binary, because each links RocksDB.
+
+#![allow(clippy::disallowed_methods, reason = "tests unwrap")]
+
+mod conformance;
+mod differential;
+mod recovery;
+mod support;
