@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Checks on the repository itself, and the chores that plain cargo has no command for.
+//!
+//! - [`layering`]: which crate may use which, over `cargo metadata`.
+//! - [`tidy`]: sizes, words and forms of the source files.
+//! - [`bench_table`]: the last benchmark run as one table.
+//!
+//! The first two also run as ordinary tests (`tests/repository.rs`), so that `cargo test` alone finds
+//! what `make verify` finds. Nothing here writes a file.
+
+#![forbid(unsafe_code)]
+
+pub mod bench_table;
+pub mod layering;
+pub mod tidy;

@@ -1,0 +1,51 @@
+//! Command line of the repository checks: `cargo run -p cribwork-xtask -- layering|tidy|bench-table`.
+//!
+//! Findings go to stderr. Exit codes: 0 clean, 1 findings or failure, 64 wrong usage.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cribwork_xtask::{bench_table, layering, tidy};
+
+const USAGE: &str = "\
+usage: cargo run -p cribwork-xtask -- COMMAND
+
+  layering     crates use only what their layer may use
+  tidy         file and function sizes, banned forms and words, module documentation
+  bench-table  print the last benchmark run as a table";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [command] = arguments.as_slice() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(64);
+    };
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let outcome = match command.as_str() {
+        "layering" => layering::check_repository(&root),
+        "tidy" => tidy::check_repository(&root)
+            .map(|findings| findings.iter().map(ToString::to_string).collect()),
+        "bench-table" => bench_table::render_repository(&root).map(|table| {
+            print!("{table}");
+            Vec::new()
+        }),
+        _ => {
+            eprintln!("unknown command {command:?}\n\n{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    match outcome {
+        Ok(findings) if findings.is_empty() => ExitCode::SUCCESS,
+        Ok(findings) => {
+            findings.iter().for_each(|finding| eprintln!("{finding}"));
+            eprintln!("{command}: {} finding(s)", findings.len());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
