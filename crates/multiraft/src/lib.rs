@@ -1,1 +1,52 @@
-//! Placeholder.
+//! Many Raft groups in one node: the only crate that names openraft.
+//!
+//! ```text
+//!  server --propose--> Replica --batcher--> raft::Instance --append--> RangeLog --> LogWriter (one fsync)
+//!                         ^                      |  |
+//!                         |                      |  +--stream_append--> transport --> peers
+//!                         +---outcome--- ApplyWorker <--committed entries (all groups, one write)
+//! ```
+//!
+//! * [`MultiRaft`] is a node's set of replicas: registry, start-up, liveness driver.
+//! * [`Replica`] is one of them: propose, read, split, transfer of leadership.
+//! * Modules under `raft` adapt openraft to the log, the state machine and the transport; they are
+//!   generic over openraft's async runtime, and everything else sees them through one trait.
+//!
+//! A replica is *cold* (a descriptor, no Raft instance) until a request, a message or a dead leader
+//! needs it; then it is *live*.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod calls;
+mod command;
+mod driver;
+mod error;
+mod fate;
+mod inbound;
+mod keys;
+mod liveness;
+mod log;
+mod metrics;
+mod node;
+mod observer;
+mod options;
+mod position;
+mod propose;
+mod raft;
+mod read;
+mod records;
+mod replica;
+mod seed;
+mod snapshot;
+mod split;
+
+pub use error::RaftError;
+pub use fate::Applied;
+pub use metrics::MultiRaftMetrics;
+pub use node::{MultiRaft, NodeParts, Sender};
+pub use observer::{NoObserver, Observer};
+pub use options::MultiRaftOptions;
+pub use read::{ReadHandle, WriteToken};
+pub use replica::{LeaderView, Replica, ReplicaState};
+pub use split::NewRange;

@@ -1,0 +1,329 @@
+//! The node's apply task: takes committed entries of all groups and writes them with one engine
+//! write a round.
+//!
+//! Invariants:
+//! * an entry's data, its applied index and the range's new state are in one batch, so that after a
+//!   crash a replica is exactly at some applied index;
+//! * applying reads no clock, no randomness and no configuration: same log, same bytes;
+//! * a command takes effect only under the epoch and the leader it was evaluated under.
+
+use std::sync::Arc;
+
+use cribwork_engine::Engine;
+use cribwork_types::{Cf, RangeDescriptor, RangeId, StoreId, WriteBatch};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::{Body, Command, SplitCommand, decode_payload};
+use crate::error::RaftError;
+use crate::fate::{Applied, Fate};
+use crate::keys;
+use crate::node::NodeShared;
+use crate::options::APPLY_ROUND_BYTES_MAX;
+use crate::position::Position;
+use crate::records::{AppliedRecord, Members, Payload, ReplicaRecord};
+use crate::replica::Replica;
+use crate::seed::{Seed, put_record};
+use crate::snapshot::{self, RangeSnapshot};
+
+/// One committed entry.
+pub(crate) struct Committed {
+    pub(crate) position: Position,
+    pub(crate) payload: Payload,
+}
+
+type Done = oneshot::Sender<Result<(), RaftError>>;
+
+pub(crate) enum Job {
+    Entries { replica: Arc<Replica>, entries: Vec<Committed>, done: Done },
+    Install { replica: Arc<Replica>, applied: AppliedRecord, snapshot: RangeSnapshot, done: Done },
+    /// Everything queued earlier is applied.
+    Barrier { done: Done },
+}
+
+/// What a round will publish once its batch is written.
+struct Prepared {
+    replica: Arc<Replica>,
+    applied: AppliedRecord,
+    descriptor: Option<RangeDescriptor>,
+    children: Vec<Child>,
+    fates: Vec<(u64, Vec<Fate>)>,
+    /// Newest term among the entries.
+    term: u64,
+    entries: u64,
+    done: Done,
+}
+
+/// A range that a split made on this store.
+struct Child {
+    record: ReplicaRecord,
+    applied: AppliedRecord,
+    /// The term in which its parent's leader, if that is here, may start it as leader.
+    leads_in: Option<u64>,
+}
+
+/// Runs until the queue closes.
+pub(crate) async fn run(shared: Arc<NodeShared>, mut jobs: mpsc::Receiver<Job>) {
+    let mut round = Vec::new();
+    while let Some(first) = jobs.recv().await {
+        // One turn for the other groups to hand over theirs: fewer, larger writes.
+        tokio::task::yield_now().await;
+        round.push(first);
+        let mut bytes = 0;
+        while bytes < APPLY_ROUND_BYTES_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            bytes += size_bytes(&job);
+            round.push(job);
+        }
+        apply_round(&shared, round.drain(..));
+    }
+}
+
+fn size_bytes(job: &Job) -> usize {
+    match job {
+        Job::Entries { entries, .. } => entries
+            .iter()
+            .map(|entry| match &entry.payload {
+                Payload::Commands(bytes) => bytes.len(),
+                _ => 0,
+            })
+            .sum(),
+        _ => 0,
+    }
+}
+
+fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
+    let mut batch = WriteBatch::new();
+    let (mut prepared, mut barriers) = (Vec::new(), Vec::new());
+    for job in round {
+        match job {
+            Job::Entries { replica, entries, done } => {
+                match prepare(shared, replica, entries, done, &mut batch) {
+                    Ok(ready) => prepared.push(ready),
+                    Err((done, error)) => drop(done.send(Err(error))),
+                }
+            }
+            Job::Barrier { done } => barriers.push(done),
+            Job::Install { replica, applied, snapshot, done } => {
+                // A snapshot replaces state: what came before it is written first.
+                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                let _ = done.send(snapshot::install(shared, &replica, applied, snapshot));
+            }
+        }
+    }
+    write(shared, batch, prepared);
+    for done in barriers {
+        let _ = done.send(Ok(()));
+    }
+}
+
+fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
+    if prepared.is_empty() {
+        return;
+    }
+    shared.metrics.apply_rounds.inc();
+    if let Err(error) = shared.engine.write(&batch) {
+        tracing::error!(%error, "cannot apply: this node stops serving");
+        for ready in prepared {
+            let _ = ready.done.send(Err(RaftError::Engine(error.to_string())));
+        }
+        return;
+    }
+    for ready in prepared {
+        publish(shared, ready);
+    }
+}
+
+/// Shows the world what was written: first state, then callers.
+fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
+    let Prepared { replica, applied, descriptor, children, fates, term, entries, done } = ready;
+    shared.metrics.applied_entries.inc_by(entries);
+    if let Some(descriptor) = descriptor {
+        shared.map.write().insert(Arc::new(descriptor.clone()));
+        replica.publish(applied, Some(descriptor));
+        shared.observer.range_changed(replica.descriptor());
+    } else {
+        replica.publish(applied, None);
+    }
+    for child in children {
+        let Child { record, applied, leads_in } = child;
+        let lead = leads_in.is_some_and(|term| replica.leader().term == term);
+        shared.add_replica(record, applied, lead);
+    }
+    for (number, fates) in fates {
+        replica.fates.decide(number, fates);
+    }
+    replica.fates.supersede(term);
+    let _ = done.send(Ok(()));
+}
+
+/// State of one replica while a run of its entries is worked through.
+struct Working<'a> {
+    shared: &'a NodeShared,
+    descriptor: Arc<RangeDescriptor>,
+    replica: &'a Arc<Replica>,
+    applied: AppliedRecord,
+    changed: bool,
+    children: Vec<Child>,
+    fates: Vec<(u64, Vec<Fate>)>,
+}
+
+fn prepare(
+    shared: &NodeShared,
+    replica: Arc<Replica>,
+    entries: Vec<Committed>,
+    done: Done,
+    batch: &mut WriteBatch,
+) -> Result<Prepared, (Done, RaftError)> {
+    let mut working = Working {
+        shared,
+        descriptor: replica.descriptor(),
+        replica: &replica,
+        applied: replica.applied_record(),
+        changed: false,
+        children: Vec::new(),
+        fates: Vec::new(),
+    };
+    let (mut term, count) = (0, entries.len() as u64);
+    let mark = batch.mutations.len();
+    for entry in entries {
+        term = term.max(entry.position.term);
+        if let Err(error) = working.entry(entry, batch) {
+            // Nothing of a run that cannot be understood may take effect.
+            batch.mutations.truncate(mark);
+            return Err((done, error));
+        }
+    }
+    let range = replica.range_id();
+    batch.put(Cf::State, keys::applied(range), working.applied.encode());
+    let Working { descriptor, applied, changed, children, fates, .. } = working;
+    let descriptor = changed.then(|| descriptor.as_ref().clone());
+    if let Some(descriptor) = &descriptor {
+        let id = replica.replica_id();
+        let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
+        put_record(batch, &record);
+    }
+    Ok(Prepared { replica, applied, descriptor, children, fates, term, entries: count, done })
+}
+
+impl Working<'_> {
+    fn entry(&mut self, entry: Committed, batch: &mut WriteBatch) -> Result<(), RaftError> {
+        match entry.payload {
+            Payload::Blank => {}
+            Payload::Members(members) => self.members(entry.position, members),
+            Payload::Commands(bytes) => {
+                let (id, commands) = decode_payload(bytes)?;
+                let ours = id.nonce == self.shared.nonce;
+                let mut fates = Vec::new();
+                for command in commands {
+                    let fate = self.command(entry.position, command, batch)?;
+                    if ours {
+                        fates.push(fate);
+                    }
+                }
+                if ours {
+                    self.fates.push((id.number, fates));
+                }
+            }
+        }
+        self.applied.position = Some(entry.position);
+        Ok(())
+    }
+
+    fn members(&mut self, position: Position, members: Members) {
+        self.applied.members = members;
+        self.applied.members_at = Some(position);
+    }
+
+    fn command(
+        &mut self,
+        position: Position,
+        command: Command,
+        batch: &mut WriteBatch,
+    ) -> Result<Fate, RaftError> {
+        let Command { evaluated, body } = command;
+        if evaluated.term != position.term {
+            return Ok(Fate::StaleLeader);
+        }
+        let now = self.descriptor.epoch;
+        let stale = match &body {
+            Body::Write(_) => evaluated.epoch.version != now.version,
+            Body::Split(_) => evaluated.epoch != now,
+            Body::Barrier => false,
+        };
+        if stale {
+            return Ok(Fate::StaleEpoch(Box::new(self.descriptor.as_ref().clone())));
+        }
+        match body {
+            Body::Write(write) => batch.append(write),
+            Body::Split(split) => return self.split(position, split, batch),
+            Body::Barrier => {}
+        }
+        Ok(Fate::Applied(Applied { index: position.index }))
+    }
+
+    fn split(
+        &mut self,
+        position: Position,
+        split: SplitCommand,
+        batch: &mut WriteBatch,
+    ) -> Result<Fate, RaftError> {
+        if self.applied.members.voter_sets.len() != 1 {
+            return Ok(Fate::Refused("the range is changing its members"));
+        }
+        let made = cribwork_router::split(
+            &self.descriptor,
+            &split.key,
+            split.right,
+            &split.replicas,
+        );
+        let Ok((left, right)) = made else {
+            return Ok(Fate::Refused("the split key or the new ids do not fit the range"));
+        };
+        if let Some(child) = self.seed(position, &right, split.leader, batch)? {
+            self.children.push(child);
+        }
+        self.descriptor = Arc::new(left.clone());
+        self.changed = true;
+        Ok(Fate::Split(Box::new((left, right))))
+    }
+
+    /// Adds the right side's replica on this store, unless it exists already (by a snapshot that
+    /// overtook the split).
+    fn seed(
+        &self,
+        position: Position,
+        right: &RangeDescriptor,
+        leader: StoreId,
+        batch: &mut WriteBatch,
+    ) -> Result<Option<Child>, RaftError> {
+        let here = self.shared.options.store;
+        let (Some(mine), Some(first)) = (right.replica_on(here), right.replica_on(leader)) else {
+            return Ok(None);
+        };
+        if self.shared.replica(right.id).is_some_and(|existing| existing.is_initialised()) {
+            return Ok(None);
+        }
+        let seed = Seed {
+            record: ReplicaRecord {
+                id: mine.id,
+                initialised: true,
+                descriptor: right.clone(),
+            },
+            leader: first.id,
+            term: position.term,
+            keep_vote: has_vote(self.shared.engine.as_ref(), right.id)?,
+        };
+        let applied = seed.write(batch);
+        let leads_in = (mine.id == first.id && self.leads()).then_some(position.term);
+        Ok(Some(Child { record: seed.record, applied, leads_in }))
+    }
+
+    fn leads(&self) -> bool {
+        self.replica.leader().leader.is_some_and(|leader| leader.id == self.replica.replica_id())
+    }
+}
+
+fn has_vote(engine: &dyn Engine, range: RangeId) -> Result<bool, RaftError> {
+    Ok(engine.get(Cf::Raft, &keys::vote(range))?.is_some())
+}

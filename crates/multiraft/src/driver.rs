@@ -1,0 +1,213 @@
+//! The node's liveness driver: one sweep a period over all replicas instead of a tick in each.
+//!
+//! It sends liveness messages, renews leases of leaders that serve reads but append nothing, makes
+//! replicas without a live leader campaign, cuts logs, and restarts instances that died.
+//!
+//! Level-triggered: every sweep looks at the state as it is, so a lost event delays nothing by more
+//! than a period. Candidates of one range go in order of rank, spread by range so that a dead node's
+//! ranges do not all end up on one survivor, with jitter, and by pre-vote only.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cribwork_transport::{Class, Message};
+use cribwork_types::{RangeId, ReplicaId, StoreId};
+
+use crate::node::NodeShared;
+use crate::raft::kind;
+use crate::replica::Replica;
+
+/// Pause between candidates of neighbouring rank.
+const RANK_STEP_MS: u64 = 100;
+/// Random part of every delay.
+const JITTER_MS: u64 = 40;
+/// Pause before a candidate tries again.
+const RETRY_MS: u64 = 250;
+/// Sweeps between two looks at logs, dead instances and unanswered calls.
+const SLOW_SWEEPS: u64 = 5;
+
+/// When a replica without a leader campaigns next.
+#[derive(Debug, Default)]
+pub(crate) struct Campaigning {
+    next_ms: Option<u64>,
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<NodeShared>) {
+    let mut sweeps = 0;
+    while !shared.is_stopping() {
+        ping_peers(&shared);
+        sweep(&shared, sweeps);
+        sweeps += 1;
+        shared.runtime.sleep(shared.options.liveness_period).await;
+    }
+}
+
+fn ping_peers(shared: &NodeShared) {
+    for store in shared.peers() {
+        let message = Message {
+            range: RangeId::PLACEMENT,
+            from: ReplicaId(0),
+            to: ReplicaId(0),
+            kind: kind::LIVENESS,
+            call: 0,
+            payload: shared.liveness.ping(),
+        };
+        shared.send(store, Class::Control, message);
+    }
+}
+
+fn sweep(shared: &Arc<NodeShared>, number: u64) {
+    let renewal = shared.options.lease_renewal.as_millis() as u64;
+    let period = shared.options.liveness_period.as_millis().max(1) as u64;
+    let renew = number % (renewal / period).max(1) == 0;
+    let slow = number % SLOW_SWEEPS == 0;
+    let mut candidates = Vec::new();
+    for replica in shared.replicas() {
+        if renew {
+            renew_lease(&replica);
+        }
+        if slow {
+            maintain(&replica);
+        }
+        if let Some(urgency) = wants_to_campaign(shared, &replica) {
+            candidates.push((urgency, replica.range_id(), replica));
+        }
+    }
+    if slow {
+        shared.calls.expire(shared.runtime.now());
+    }
+    // Ranges with waiting requests first, then recently used ones, then the rest.
+    candidates.sort_by_key(|(urgency, range, _)| (*urgency, *range));
+    for (_, _, replica) in candidates.into_iter().take(shared.options.campaigns_per_sweep) {
+        campaign(replica);
+    }
+}
+
+fn renew_lease(replica: &Arc<Replica>) {
+    let options = &replica.shared().options;
+    if replica.serving_term.load(Ordering::Acquire) == 0
+        || !replica.within(&replica.last_read_ms, options.read_activity)
+    {
+        return;
+    }
+    let Some(live) = replica.live() else { return };
+    // Appends renew the lease by themselves.
+    if live.raft.quorum_ack_age().is_some_and(|age| age < options.lease_renewal / 2) {
+        return;
+    }
+    replica.shared().metrics.lease_renewals.inc();
+    replica.shared().runtime.spawn(Box::pin(async move { live.raft.heartbeat().await }));
+}
+
+/// How urgent a campaign of this replica is, if its time has come.
+fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option<u8> {
+    let mut campaigning = replica.campaigning.lock();
+    if !is_leaderless(shared, replica) || shared.within_first_lease() {
+        campaigning.next_ms = None;
+        return None;
+    }
+    let now = replica.now_ms();
+    let jitter = shared.runtime.random_u64() % JITTER_MS;
+    let due = *campaigning.next_ms.get_or_insert(now + rank(replica) * RANK_STEP_MS + jitter);
+    if now < due {
+        return None;
+    }
+    campaigning.next_ms = Some(now + RETRY_MS + rank(replica) * RANK_STEP_MS + jitter);
+    let recently = shared.options.read_activity;
+    let used = replica.within(&replica.last_read_ms, recently)
+        || replica.within(&replica.last_write_ms, recently);
+    Some(match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
+        true => 0,
+        false if used || replica.range_id() == RangeId::PLACEMENT => 1,
+        false => 2,
+    })
+}
+
+/// True if this voter sees no leader that lives in the life in which it last led.
+fn is_leaderless(shared: &NodeShared, replica: &Arc<Replica>) -> bool {
+    if !replica.is_initialised() {
+        return false;
+    }
+    let descriptor = replica.descriptor();
+    let votes = descriptor.voters().any(|voter| voter.id == replica.replica_id());
+    if !votes {
+        return false;
+    }
+    let seen = *replica.seen.lock();
+    let Some(leader) = seen.leader else { return true };
+    if leader == replica.replica_id() {
+        return false;
+    }
+    let Some(store) = descriptor.replica(leader).map(|it| it.store) else { return true };
+    !shared.liveness.is_live_as(store, seen.incarnation)
+}
+
+/// This replica's place among the live voters that may succeed the leader, rotated by range.
+fn rank(replica: &Arc<Replica>) -> u64 {
+    let descriptor = replica.descriptor();
+    let shared = replica.shared();
+    let mut stores: Vec<StoreId> = descriptor
+        .voters()
+        .map(|voter| voter.store)
+        .filter(|store| shared.liveness.is_live(*store))
+        .collect();
+    stores.sort_unstable();
+    let here = shared.options.store;
+    let at = stores.iter().position(|store| *store == here).unwrap_or(0) as u64;
+    let count = stores.len().max(1) as u64;
+    (at + count - replica.range_id().get() % count) % count
+}
+
+fn campaign(replica: Arc<Replica>) {
+    let shared = replica.shared().clone();
+    shared.metrics.campaigns.inc();
+    shared.runtime.clone().spawn(Box::pin(async move {
+        match replica.instance().await {
+            Ok(live) => live.raft.campaign().await,
+            Err(error) => {
+                tracing::warn!(range = %replica.range_id(), %error, "cannot campaign");
+            }
+        }
+    }));
+}
+
+/// Cuts a log that is long, restarts an instance that died.
+fn maintain(replica: &Arc<Replica>) {
+    let Some(live) = replica.live() else { return };
+    let shared = replica.shared();
+    if let Some(why) = live.raft.fatal() {
+        if shared.is_stopping() {
+            return;
+        }
+        tracing::error!(range = %replica.range_id(), why, "raft stopped, restarting it");
+        shared.metrics.rebuilt.inc();
+        let replica = replica.clone();
+        shared.runtime.spawn(Box::pin(async move { replica.restart().await }));
+        return;
+    }
+    let (purged, _) = live.log.bounds();
+    let held = replica.applied_index().saturating_sub(purged.map_or(0, |purged| purged.index));
+    let options = &shared.options;
+    let long = held > options.log_entries_max + options.log_entries_kept;
+    let heavy = live.log.unpurged_bytes() > options.log_bytes_max;
+    if long || heavy {
+        shared.metrics.log_cuts.inc();
+        // A heavy log of few entries is cut down to a few.
+        let keep = if long { options.log_entries_kept } else { (held / 4).max(1) };
+        shared.runtime.spawn(Box::pin(async move { live.raft.cut_log(keep).await }));
+    }
+}
+
+impl Replica {
+    async fn restart(self: &Arc<Self>) {
+        let restarted = match self.close().await {
+            Ok(()) => self.build(false).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = restarted {
+            tracing::error!(range = %self.range_id(), %error, "cannot restart the replica");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Messages from other nodes find their replica, or their caller.
+
+use std::sync::Arc;
+
+use cribwork_transport::{Class, Message, MessageHandler};
+use cribwork_types::StoreId;
+
+use crate::node::NodeShared;
+use crate::raft::kind;
+use crate::replica::Replica;
+
+/// The transport's view of a node's groups.
+pub(crate) struct Inbound {
+    pub(crate) shared: Arc<NodeShared>,
+}
+
+impl MessageHandler for Inbound {
+    fn on_message(&self, from: StoreId, message: Message) {
+        let shared = &self.shared;
+        match message.kind {
+            kind::LIVENESS => self.liveness(from, message),
+            answer if kind::is_answer(answer) => {
+                shared.calls.answer(from, message.call, message.payload);
+            }
+            kind::NEEDS_SNAPSHOT => self.needs_snapshot(message),
+            _ => self.request(from, message),
+        }
+    }
+
+    fn on_connected(&self, peer: StoreId) {
+        for replica in self.shared.replicas() {
+            let Some(live) = replica.live() else { continue };
+            let Some(member) = replica.descriptor().replica_on(peer) else { continue };
+            if replica.leader().is_self {
+                let work = async move { live.raft.reset_backoff(member.id).await };
+                self.shared.runtime.spawn(Box::pin(work));
+            }
+        }
+    }
+
+    fn on_disconnected(&self, peer: StoreId) {
+        self.shared.calls.fail_all(peer);
+        self.shared.liveness.reset(peer);
+    }
+}
+
+impl Inbound {
+    fn liveness(&self, from: StoreId, message: Message) {
+        match self.shared.liveness.heard(from, message.payload) {
+            Ok(_) => self.shared.note_peer(from),
+            Err(_) => drop(self.shared.metrics.malformed_messages.inc()),
+        }
+    }
+
+    fn request(&self, from: StoreId, message: Message) {
+        let shared = &self.shared;
+        let Some(replica) = shared.replica(message.range) else {
+            shared.metrics.messages_unknown_range.inc();
+            shared.message_for_unknown_range(&message);
+            return;
+        };
+        if replica.replica_id() != message.to {
+            shared.metrics.messages_unknown_range.inc();
+            return;
+        }
+        let is_append = matches!(message.kind, kind::APPEND | kind::HEARTBEAT);
+        if is_append && !replica.is_initialised() {
+            self.ask_for_snapshot(from, &replica, &message);
+            return;
+        }
+        match replica.live() {
+            Some(live) => live.raft.deliver(from, message),
+            // The message is dropped: Raft sends again, and the instance is there then.
+            None => replica.wake(),
+        }
+    }
+
+    /// This store holds no data of the range, so entries alone would make a replica with a hole:
+    /// its state came about by a split that this store slept through.
+    fn ask_for_snapshot(&self, from: StoreId, replica: &Arc<Replica>, message: &Message) {
+        replica.wake();
+        let ask = Message {
+            range: message.range,
+            from: message.to,
+            to: message.from,
+            kind: kind::NEEDS_SNAPSHOT,
+            call: 0,
+            payload: bytes::Bytes::new(),
+        };
+        self.shared.send(from, Class::Control, ask);
+    }
+
+    /// A leader that is told so cuts its log, which makes Raft send a snapshot.
+    fn needs_snapshot(&self, message: Message) {
+        let Some(replica) = self.shared.replica(message.range) else { return };
+        if replica.replica_id() != message.to || !replica.leader().is_self {
+            return;
+        }
+        let Some(live) = replica.live() else { return };
+        self.shared.runtime.spawn(Box::pin(async move { live.raft.cut_log(0).await }));
+    }
+}

@@ -1,0 +1,426 @@
+//! A node's replicas: the registry, start-up, creation, shutdown.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cribwork_engine::{Engine, LogWriter};
+use cribwork_router::RangeMap;
+use cribwork_transport::{Class, Message, MessageHandler, SendError, Transport};
+use cribwork_types::{
+    Cf, RangeDescriptor, RangeId, ReplicaDescriptor, Runtime, StoreId, WriteBatch,
+};
+use dashmap::DashMap;
+use openraft_rt_tokio::TokioRuntime;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::apply::{self, Job};
+use crate::calls::Calls;
+use crate::driver;
+use crate::error::RaftError;
+use crate::inbound::Inbound;
+use crate::keys;
+use crate::liveness::Liveness;
+use crate::metrics::MultiRaftMetrics;
+use crate::observer::Observer;
+use crate::options::{APPLY_QUEUE_MAX, MultiRaftOptions, SNAPSHOTS_SENT_MAX};
+use crate::raft::{InstanceFactory, OpenraftFactory};
+use crate::records::{AppliedRecord, ReplicaRecord};
+use crate::replica::Replica;
+use crate::seed::Seed;
+use crate::snapshot::Incoming;
+
+/// Takes messages to other nodes: the transport, or a test's wire.
+pub trait Sender: Send + Sync + 'static {
+    /// Queues `message` for `to`; never blocks.
+    ///
+    /// # Errors
+    /// [`SendError`] if the queue is full or the store is unknown.
+    fn send(&self, to: StoreId, class: Class, message: Message) -> Result<(), SendError>;
+}
+
+impl Sender for Transport {
+    fn send(&self, to: StoreId, class: Class, message: Message) -> Result<(), SendError> {
+        Transport::send(self, to, class, message)
+    }
+}
+
+/// What a node's groups are built on.
+pub struct NodeParts {
+    /// The store's engine.
+    pub engine: Arc<dyn Engine>,
+    /// The node's one log writer, over the same engine.
+    pub writer: LogWriter,
+    /// Clock, randomness and tasks.
+    pub runtime: Arc<dyn Runtime>,
+    /// Hears of changes.
+    pub observer: Arc<dyn Observer>,
+    /// Registered by the caller.
+    pub metrics: MultiRaftMetrics,
+}
+
+pub(crate) struct NodeShared {
+    pub(crate) options: MultiRaftOptions,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) writer: LogWriter,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) metrics: MultiRaftMetrics,
+    pub(crate) factory: Arc<dyn InstanceFactory>,
+    pub(crate) liveness: Liveness,
+    pub(crate) calls: Calls,
+    pub(crate) incoming: Incoming,
+    pub(crate) snapshots_sent: Semaphore,
+    /// Names this life of the process in proposals and liveness messages.
+    pub(crate) nonce: u64,
+    /// Local ranges by key.
+    pub(crate) map: RwLock<RangeMap>,
+    registry: DashMap<RangeId, Arc<Replica>>,
+    /// Stores that hold members of local ranges, and stores heard from.
+    peers: Mutex<std::collections::BTreeSet<StoreId>>,
+    sender: OnceLock<Arc<dyn Sender>>,
+    apply_jobs: mpsc::Sender<Job>,
+    next_number: AtomicU64,
+    started_at: Duration,
+    stopping: AtomicBool,
+}
+
+impl NodeShared {
+    /// False if the message could not be queued.
+    pub(crate) fn send(&self, to: StoreId, class: Class, message: Message) -> bool {
+        self.sender.get().is_some_and(|sender| sender.send(to, class, message).is_ok())
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Promises made before the process started are forgotten, so for one lease it makes none.
+    pub(crate) fn within_first_lease(&self) -> bool {
+        self.runtime.now().saturating_sub(self.started_at) < self.options.lease
+    }
+
+    pub(crate) fn replica(&self, range: RangeId) -> Option<Arc<Replica>> {
+        self.registry.get(&range).map(|replica| replica.clone())
+    }
+
+    /// All replicas, by range id: the registry's own order must never decide anything.
+    pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
+        let mut all: Vec<Arc<Replica>> =
+            self.registry.iter().map(|entry| entry.value().clone()).collect();
+        all.sort_unstable_by_key(|replica| replica.range_id());
+        all
+    }
+
+    pub(crate) fn peers(&self) -> Vec<StoreId> {
+        self.peers.lock().iter().copied().collect()
+    }
+
+    pub(crate) fn note_peer(&self, store: StoreId) {
+        if store != self.options.store {
+            self.peers.lock().insert(store);
+        }
+    }
+
+    pub(crate) async fn submit_apply(&self, job: Job) -> Result<(), RaftError> {
+        self.apply_jobs.send(job).await.map_err(|_| RaftError::Shutdown)
+    }
+
+    pub(crate) async fn apply_barrier(&self) -> Result<(), RaftError> {
+        let (done, reached) = oneshot::channel();
+        self.submit_apply(Job::Barrier { done }).await?;
+        reached.await.map_err(|_| RaftError::Shutdown)?
+    }
+
+    fn register(self: &Arc<Self>, record: ReplicaRecord, applied: AppliedRecord) -> Arc<Replica> {
+        for member in &record.descriptor.replicas {
+            self.note_peer(member.store);
+        }
+        let (range, initialised) = (record.descriptor.id, record.initialised);
+        let descriptor = Arc::new(record.descriptor.clone());
+        let replica = Replica::new(self.clone(), record, applied);
+        self.registry.insert(range, replica.clone());
+        if initialised && range != RangeId::PLACEMENT {
+            self.map.write().insert(descriptor);
+        }
+        replica
+    }
+
+    /// Registers a replica whose seeds are written, and starts it if it is to lead.
+    pub(crate) fn add_replica(
+        self: &Arc<Self>,
+        record: ReplicaRecord,
+        applied: AppliedRecord,
+        lead: bool,
+    ) {
+        let replica = self.register(record, applied);
+        self.observer.range_changed(replica.descriptor());
+        if lead {
+            self.runtime.spawn(Box::pin(async move {
+                if let Err(error) = replica.build(true).await {
+                    tracing::warn!(range = %replica.range_id(), %error, "cannot start as leader");
+                }
+            }));
+        }
+    }
+
+    /// A snapshot must not overlap another local range: that range would lose data.
+    pub(crate) fn check_overlap(&self, descriptor: &RangeDescriptor) -> Result<(), &'static str> {
+        let map = self.map.read();
+        let other = map
+            .scan(&descriptor.span, usize::MAX)
+            .any(|entry| entry.descriptor.id != descriptor.id);
+        match other && descriptor.id != RangeId::PLACEMENT {
+            true => Err("it overlaps another range of this store"),
+            false => Ok(()),
+        }
+    }
+
+    /// A range that this store does not know: the right side of a split that it has not applied
+    /// yet, or slept through. If the local replica that still covers everything may yet apply the
+    /// split, the message is dropped and comes again. Else a replica without data is made, which
+    /// asks for a snapshot.
+    pub(crate) fn message_for_unknown_range(self: &Arc<Self>, message: &Message) {
+        use crate::raft::kind;
+        let from_leader = matches!(message.kind, kind::SNAPSHOT);
+        if !from_leader && message.kind != kind::APPEND && message.kind != kind::HEARTBEAT {
+            return;
+        }
+        if self.map.read().check_tiling().is_ok() || message.range == RangeId::PLACEMENT {
+            return;
+        }
+        let descriptor = RangeDescriptor { id: message.range, ..RangeDescriptor::default() };
+        let record = ReplicaRecord { id: message.to, initialised: false, descriptor };
+        let mut batch = WriteBatch::new();
+        crate::seed::put_record(&mut batch, &record);
+        if let Err(error) = self.engine.write(&batch) {
+            tracing::error!(%error, "cannot note a new replica");
+            return;
+        }
+        tracing::info!(range = %message.range, replica = %message.to, "waiting for a snapshot");
+        self.register(record, AppliedRecord::default());
+    }
+}
+
+/// All groups of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct MultiRaft {
+    shared: Arc<NodeShared>,
+}
+
+impl MultiRaft {
+    /// Loads the registry from the store: one scan, no instance is built.
+    ///
+    /// # Errors
+    /// [`RaftError`] if the store cannot be read.
+    pub fn open(options: MultiRaftOptions, parts: NodeParts) -> Result<Self, RaftError> {
+        Self::open_over(options, parts, Arc::new(OpenraftFactory::<TokioRuntime>::new()))
+    }
+
+    /// As [`MultiRaft::open`], over instances of another async runtime.
+    fn open_over(
+        options: MultiRaftOptions,
+        parts: NodeParts,
+        factory: Arc<dyn InstanceFactory>,
+    ) -> Result<Self, RaftError> {
+        let (apply_jobs, jobs) = mpsc::channel(APPLY_QUEUE_MAX);
+        let nonce = parts.runtime.random_u64();
+        let clock = parts.runtime.clone();
+        let shared = Arc::new(NodeShared {
+            liveness: Liveness::new(options.store, nonce, options.liveness_timeout, clock),
+            started_at: parts.runtime.now(),
+            options,
+            engine: parts.engine,
+            writer: parts.writer,
+            runtime: parts.runtime,
+            observer: parts.observer,
+            metrics: parts.metrics,
+            factory,
+            calls: Calls::default(),
+            incoming: Incoming::default(),
+            snapshots_sent: Semaphore::new(SNAPSHOTS_SENT_MAX),
+            nonce,
+            map: RwLock::new(RangeMap::new()),
+            registry: DashMap::new(),
+            peers: Mutex::default(),
+            sender: OnceLock::new(),
+            apply_jobs,
+            next_number: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+        });
+        load(&shared)?;
+        // On the node's own runtime, not a thread: a hand-over between threads costs more than
+        // applying does (measured).
+        shared.runtime.spawn(Box::pin(apply::run(shared.clone(), jobs)));
+        Ok(Self { shared })
+    }
+
+    /// Connects the groups to the other nodes and starts the liveness driver.
+    pub fn start(&self, sender: Arc<dyn Sender>) {
+        if self.shared.sender.set(sender).is_err() {
+            return;
+        }
+        // Its own thread in production: a busy node must not look dead.
+        let driver = driver::run(self.shared.clone());
+        self.shared.runtime.spawn_worker("liveness", Box::pin(driver));
+    }
+
+    /// Takes messages from the transport.
+    pub fn handler(&self) -> Arc<dyn MessageHandler> {
+        Arc::new(Inbound { shared: self.shared.clone() })
+    }
+
+    /// Creates this store's replica of a new range whose first leader is `leader`, and starts it.
+    /// Idempotent: a range that is here already is left alone.
+    ///
+    /// # Errors
+    /// [`RaftError::Refused`] if this store is not among the members.
+    pub async fn create_range(
+        &self,
+        descriptor: RangeDescriptor,
+        leader: ReplicaDescriptor,
+    ) -> Result<(), RaftError> {
+        let range = descriptor.id;
+        if self.shared.replica(range).is_some() {
+            return Ok(());
+        }
+        self.create_ranges(vec![(descriptor, leader)]).await
+    }
+
+    /// As [`MultiRaft::create_range`] for many, made durable at once.
+    ///
+    /// # Errors
+    /// As [`MultiRaft::create_range`].
+    pub async fn create_ranges(
+        &self,
+        ranges: Vec<(RangeDescriptor, ReplicaDescriptor)>,
+    ) -> Result<(), RaftError> {
+        let mut batch = WriteBatch::new();
+        let mut made = Vec::new();
+        for (descriptor, leader) in ranges {
+            let range = descriptor.id;
+            if self.shared.replica(range).is_some() {
+                continue;
+            }
+            let mine = descriptor.replica_on(self.shared.options.store).ok_or_else(|| {
+                RaftError::Refused { range, why: "this store is not a member".into() }
+            })?;
+            let seed = Seed {
+                record: ReplicaRecord { id: mine.id, initialised: true, descriptor },
+                leader: leader.id,
+                term: 1,
+                keep_vote: false,
+            };
+            let applied = seed.write(&mut batch);
+            made.push((seed.record, applied, mine.id == leader.id));
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        self.shared.writer.write_durable(batch).await?;
+        for (record, applied, lead) in made {
+            self.shared.add_replica(record, applied, lead);
+        }
+        Ok(())
+    }
+
+    /// The replica of a range on this store.
+    pub fn replica(&self, range: RangeId) -> Option<Arc<Replica>> {
+        self.shared.replica(range)
+    }
+
+    /// The replica whose range holds an encoded key.
+    pub fn replica_for_key(&self, encoded_key: &[u8]) -> Option<Arc<Replica>> {
+        let range = self.shared.map.read().get(encoded_key)?.descriptor.id;
+        self.shared.replica(range)
+    }
+
+    /// Descriptors of the local ranges that overlap `span`, in key order.
+    pub fn local_ranges(&self, span: &cribwork_types::KeyRange) -> Vec<Arc<RangeDescriptor>> {
+        let map = self.shared.map.read();
+        map.scan(span, usize::MAX).map(|entry| entry.descriptor.clone()).collect()
+    }
+
+    /// All replicas, by range id.
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.shared.replicas()
+    }
+
+    /// True if the store was heard from lately.
+    pub fn store_is_live(&self, store: StoreId) -> bool {
+        self.shared.liveness.is_live(store)
+    }
+
+    /// Closes a range's instance; the replica is cold then and comes back on demand.
+    ///
+    /// # Errors
+    /// [`RaftError::RangeNotFound`], or what closing meets.
+    pub async fn close_instance(&self, range: RangeId) -> Result<(), RaftError> {
+        let store = self.shared.options.store;
+        let replica =
+            self.shared.replica(range).ok_or(RaftError::RangeNotFound { range, store })?;
+        replica.close().await
+    }
+
+    /// Hands every leadership to a live member, then closes all instances.
+    pub async fn shutdown(&self) {
+        let leading: Vec<_> =
+            self.replicas().into_iter().filter(|replica| replica.leader().is_self).collect();
+        for chunk in leading.chunks(16) {
+            futures::future::join_all(chunk.iter().map(hand_over)).await;
+        }
+        self.shared.stopping.store(true, Ordering::Release);
+        for replica in self.replicas() {
+            if let Err(error) = replica.close().await {
+                tracing::warn!(range = %replica.range_id(), %error, "cannot close cleanly");
+            }
+        }
+    }
+}
+
+/// Moves one leadership away, to the first member that takes it; members are tried in an order that
+/// differs from range to range, so that one node's ranges spread.
+async fn hand_over(replica: &Arc<Replica>) {
+    let descriptor = replica.descriptor();
+    let mut targets: Vec<StoreId> = descriptor
+        .voters()
+        .map(|voter| voter.store)
+        .filter(|store| *store != replica.shared().options.store)
+        .filter(|store| replica.shared().liveness.is_live(*store))
+        .collect();
+    if targets.is_empty() {
+        return;
+    }
+    let first = replica.range_id().get() as usize % targets.len();
+    targets.rotate_left(first);
+    for store in targets {
+        if replica.transfer_leader(store).await.is_ok() {
+            return;
+        }
+    }
+}
+
+fn load(shared: &Arc<NodeShared>) -> Result<(), RaftError> {
+    let snapshot = shared.engine.snapshot();
+    let mut cursor = snapshot.cursor(Cf::State, &keys::all_replicas());
+    let mut found = cursor.seek_to_first()?;
+    while found {
+        let record = ReplicaRecord::decode(bytes::Bytes::copy_from_slice(cursor.value()))?;
+        let applied = match snapshot.get(Cf::State, &keys::applied(record.descriptor.id))? {
+            Some(bytes) => AppliedRecord::decode(bytes)?,
+            None => AppliedRecord::default(),
+        };
+        let (range, log_vote) = (record.descriptor.id, record.initialised);
+        let replica = shared.register(record, applied);
+        if log_vote {
+            replica.recall_leader(shared.engine.get(Cf::Raft, &keys::vote(range))?)?;
+        }
+        found = cursor.next()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,381 @@
+//! One openraft instance: built, watched, spoken to.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cribwork_transport::{Class, Message};
+use cribwork_types::{BoxFuture, ReplicaId, StoreId};
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as Openraft,
+};
+use openraft::impls::OneshotResponder;
+use openraft::raft::{AppendEntriesRequest, ClientWriteResult, VoteRequest};
+use openraft::{
+    AsyncRuntime, Config, Instant, LinearizerOption, Raft, ReadPolicy, ServerState, SnapshotPolicy,
+};
+
+use super::log_store::LogStore;
+use super::network::NetworkFactory;
+use super::state_machine::{RaftSnapshot, StateMachine};
+use super::streams::InboundStreams;
+use super::types::{self, CommittedLeaderId, Commands, Types};
+use super::{Instance, InstanceFactory, WriteError, codec, kind};
+use crate::error::RaftError;
+use crate::log::RangeLog;
+use crate::options::MultiRaftOptions;
+use crate::position::VoteRecord;
+use crate::replica::Replica;
+
+pub(super) type RaftOf<A> = Raft<Types<A>, StateMachine<A>>;
+
+/// Builds instances over openraft with async runtime `A`.
+pub(crate) struct OpenraftFactory<A>(PhantomData<fn() -> A>);
+
+impl<A> OpenraftFactory<A> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+fn config(options: &MultiRaftOptions, restore: bool) -> Result<Config, String> {
+    let config = Config {
+        cluster_name: "cribwork".into(),
+        election_timeout_min: options.vote_timeout.as_millis() as u64,
+        election_timeout_max: options.lease.as_millis() as u64,
+        heartbeat_interval: options.heartbeat.as_millis() as u64,
+        max_payload_entries: 256,
+        // Snapshots and purges are the driver's decision: it knows bytes, openraft knows entries.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: options.log_entries_kept,
+        purge_batch_size: 512,
+        api_channel_size: Some(1024),
+        notification_channel_size: Some(1024),
+        state_machine_channel_size: Some(64),
+        // Per-node liveness replaces the tick of each group.
+        enable_tick: false,
+        enable_heartbeat: false,
+        enable_elect: false,
+        enable_pre_vote: Some(true),
+        backoff: "20ms 40ms 80ms ...500ms".into(),
+        enable_leader_restore: Some(restore),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| error.to_string())
+}
+
+impl<A> InstanceFactory for OpenraftFactory<A>
+where
+    A: AsyncRuntime,
+    RaftOf<A>: Send + Sync,
+{
+    fn build(
+        &self,
+        replica: Arc<Replica>,
+        log: Arc<RangeLog>,
+        restore: bool,
+    ) -> BoxFuture<Result<Arc<dyn Instance>, RaftError>> {
+        Box::pin(async move {
+            let range = replica.range_id();
+            let fatal = |why: String| RaftError::Fatal { range, why };
+            let config = config(&replica.shared().options, restore).map_err(fatal)?;
+            let raft = RaftOf::<A>::new(
+                replica.replica_id().get(),
+                Arc::new(config),
+                NetworkFactory::<A>::new(replica.clone()),
+                LogStore::<A>::new(log.clone()),
+                StateMachine::<A>::new(replica.clone()),
+            )
+            .await
+            .map_err(|error| fatal(error.to_string()))?;
+            let instance =
+                Arc::new(Live { raft, replica, log, streams: InboundStreams::<A>::new() });
+            instance.watch_votes();
+            Ok(instance as Arc<dyn Instance>)
+        })
+    }
+}
+
+struct Live<A: AsyncRuntime> {
+    raft: RaftOf<A>,
+    replica: Arc<Replica>,
+    log: Arc<RangeLog>,
+    streams: InboundStreams<A>,
+}
+
+impl<A> Live<A>
+where
+    A: AsyncRuntime,
+    RaftOf<A>: Send + Sync,
+{
+    /// Tells the replica of every durable vote, until the instance stops.
+    fn watch_votes(&self) {
+        let mut votes = self.raft.watch_vote_progress();
+        let replica = Arc::downgrade(&self.replica);
+        let log = self.log.clone();
+        self.replica.shared().runtime.spawn(Box::pin(async move {
+            loop {
+                if let Some(replica) = replica.upgrade()
+                    && let Some(vote) = log.vote()
+                {
+                    replica.vote_changed(vote);
+                }
+                if votes.changed().await.is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+
+    fn answer(&self, to: StoreId, request: &Message, kind: u8, payload: Bytes) {
+        let message = Message {
+            range: request.range,
+            from: request.to,
+            to: request.from,
+            kind,
+            call: request.call,
+            payload,
+        };
+        self.replica.shared().send(to, Class::Control, message);
+    }
+
+    /// Runs a request against openraft and answers it with what `run` makes of it; no answer on a
+    /// fatal error or damaged bytes, so that the caller times out and tries again.
+    fn respond<R, F>(&self, from: StoreId, message: Message, kind: u8, run: R)
+    where
+        R: FnOnce(RaftOf<A>, Bytes) -> F,
+        F: Future<Output = Option<Bytes>> + Send + 'static,
+    {
+        let (raft, replica) = (self.raft.clone(), self.replica.clone());
+        let payload = message.payload.clone();
+        let work = run(raft, payload);
+        replica.shared().runtime.clone().spawn(Box::pin(async move {
+            let Some(payload) = work.await else { return };
+            let reply = Message {
+                range: message.range,
+                from: message.to,
+                to: message.from,
+                kind,
+                call: message.call,
+                payload,
+            };
+            replica.shared().send(from, Class::Control, reply);
+        }));
+    }
+
+    fn deliver_vote(&self, from: StoreId, message: Message, pre_vote: bool) {
+        let Ok(request) = codec::decode_vote_request::<A>(message.payload.clone()) else {
+            self.replica.shared().metrics.malformed_messages.inc();
+            return;
+        };
+        let kind = if pre_vote { kind::PRE_VOTE_RESULT } else { kind::VOTE_RESULT };
+        if !self.replica.may_grant(message.from, request.leadership_transfer) {
+            let refusal = self.refusal();
+            self.answer(from, &message, kind, codec::encode_vote_response::<A>(&refusal));
+            return;
+        }
+        self.respond(from, message, kind, move |raft, _| ask(raft, request, pre_vote));
+    }
+
+    fn refusal(&self) -> openraft::raft::VoteResponse<Types<A>> {
+        let vote = types::vote(self.vote());
+        let last = self.log.bounds().1.map(types::log_id);
+        openraft::raft::VoteResponse::new(vote, last, false)
+    }
+}
+
+async fn ask<A: AsyncRuntime>(
+    raft: RaftOf<A>,
+    request: VoteRequest<Types<A>>,
+    pre_vote: bool,
+) -> Option<Bytes> {
+    let response = match pre_vote {
+        true => raft.pre_vote(request).await,
+        false => raft.vote(request).await,
+    };
+    response.ok().map(|response| codec::encode_vote_response::<A>(&response))
+}
+
+async fn append_one<A: AsyncRuntime>(raft: RaftOf<A>, payload: Bytes) -> Option<Bytes> {
+    let request: AppendEntriesRequest<Types<A>> = codec::decode_append(payload).ok()?;
+    let prev = request.prev_log_id;
+    let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+    let response = raft.append_entries(request).await.ok()?;
+    if response.is_conflict() && prev.is_none() {
+        return None;
+    }
+    Some(codec::encode_append_result::<A>(&response.into_stream_result(prev, last)))
+}
+
+fn refused<A: AsyncRuntime>(forward: &ForwardToLeader<Types<A>>) -> WriteError {
+    match forward.reason {
+        ForwardReason::LeaseExpired => WriteError::LeaseExpired,
+        _ => WriteError::NotLeader,
+    }
+}
+
+impl<A> Instance for Live<A>
+where
+    A: AsyncRuntime,
+    RaftOf<A>: Send + Sync,
+{
+    fn vote(&self) -> VoteRecord {
+        let unvoted = VoteRecord { term: 0, candidate: self.replica.replica_id(), committed: false };
+        self.log.vote().unwrap_or(unvoted)
+    }
+
+    fn quorum_ack_age(&self) -> Option<Duration> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        if self.raft.server_metrics().borrow_watched().state != ServerState::Leader {
+            return None;
+        }
+        let metrics = self.raft.data_metrics();
+        let data = metrics.borrow_watched();
+        data.last_quorum_acked.map(|at| at.elapsed())
+    }
+
+    fn write(&self, term: u64, payload: Bytes) -> BoxFuture<Result<(), WriteError>> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let (responder, answer) =
+                OneshotResponder::<Types<A>, ClientWriteResult<Types<A>>>::new_pair();
+            raft.write(Commands(payload))
+                .with_leader(CommittedLeaderId::new(term))
+                .responder(responder)
+                .await
+                .map_err(|fatal| WriteError::Fatal(fatal.to_string()))?;
+            match answer.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(refused(&forward)),
+                Ok(Err(_)) => Err(WriteError::Discarded),
+                Err(_) => Err(WriteError::Fatal("the instance stopped".into())),
+            }
+        })
+    }
+
+    fn confirm(&self, limit: Duration) -> BoxFuture<Result<u64, WriteError>> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(limit);
+            match raft.ensure_linearizable(option).await {
+                Ok(read) => Ok(read.committed_leader_id().term),
+                Err(Openraft::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                    Err(refused(&forward))
+                }
+                Err(Openraft::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                    Err(WriteError::LeaseExpired)
+                }
+                Err(Openraft::Fatal(fatal)) => Err(WriteError::Fatal(fatal.to_string())),
+            }
+        })
+    }
+
+    fn deliver(&self, from: StoreId, message: Message) {
+        match message.kind {
+            kind::APPEND => {
+                let shared = self.replica.shared().clone();
+                self.streams.push(&shared, &self.raft, from, message);
+            }
+            kind::HEARTBEAT => {
+                self.respond(from, message, kind::HEARTBEAT_RESULT, append_one::<A>);
+            }
+            kind::VOTE => self.deliver_vote(from, message, false),
+            kind::PRE_VOTE => self.deliver_vote(from, message, true),
+            kind::TRANSFER => {
+                self.respond(from, message, kind::TRANSFER_RESULT, |raft, payload| async move {
+                    let request = codec::decode_transfer::<A>(payload).ok()?;
+                    let accepted = raft.handle_transfer_leader(request).await.ok()?.is_ok();
+                    Some(codec::encode_flag(accepted))
+                });
+            }
+            kind::SNAPSHOT => {
+                let replica = self.replica.clone();
+                let Some(complete) = replica.shared().incoming.take(from, &message, &replica) else {
+                    return;
+                };
+                self.respond(from, message, kind::SNAPSHOT_RESULT, move |raft, _| async move {
+                    let vote = codec::decode_vote(complete.header).ok()?;
+                    let meta = openraft::SnapshotMeta {
+                        last_log_id: complete.applied.position.map(types::log_id),
+                        last_membership: super::state_machine::stored_membership(&complete.applied),
+                    };
+                    let snapshot = RaftSnapshot { meta, snapshot: complete.data };
+                    let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
+                    Some(codec::encode_vote(&response.vote))
+                });
+            }
+            _ => {
+                self.replica.shared().metrics.malformed_messages.inc();
+            }
+        }
+    }
+
+    fn campaign(&self) -> BoxFuture<()> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let _ = raft.trigger().elect(true).await;
+        })
+    }
+
+    fn heartbeat(&self) -> BoxFuture<()> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let _ = raft.trigger().heartbeat().await;
+        })
+    }
+
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<()> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let _ = raft.trigger().transfer_leader(to.get()).await;
+        })
+    }
+
+    fn caught_up(&self, target: ReplicaId) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.data_metrics();
+        let data = metrics.borrow_watched();
+        let matched = data.replication.as_ref().and_then(|members| {
+            members.iter().find(|(id, _)| **id == target.get()).and_then(|(_, matched)| *matched)
+        });
+        matched >= data.local_committed && matched.is_some()
+    }
+
+    fn cut_log(&self, keep: u64) -> BoxFuture<()> {
+        let raft = self.raft.clone();
+        let applied = self.replica.applied_index();
+        Box::pin(async move {
+            let _ = raft.trigger().snapshot().await;
+            if let Some(upto) = applied.checked_sub(keep) {
+                let mut done = raft.watch_snapshot_progress();
+                let reached = done.wait_until(|at| at.is_some_and(|at| at.index >= applied)).await;
+                if reached.is_ok() {
+                    let _ = raft.trigger().purge_log(upto).await;
+                }
+            }
+        })
+    }
+
+    fn reset_backoff(&self, member: ReplicaId) -> BoxFuture<()> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let _ = raft.trigger().reset_backoff([member.get()]).await;
+        })
+    }
+
+    fn fatal(&self) -> Option<String> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow_watched();
+        state.running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    fn shutdown(&self) -> BoxFuture<()> {
+        self.streams.clear();
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let _ = raft.shutdown().await;
+        })
+    }
+}

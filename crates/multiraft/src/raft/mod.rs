@@ -1,0 +1,123 @@
+//! openraft behind one object-safe trait.
+//!
+//! Everything in this module is generic over openraft's async runtime; the rest of the crate sees
+//! [`Instance`] and [`InstanceFactory`] only, so neither generics nor openraft's types leak.
+
+mod codec;
+mod instance;
+mod log_store;
+mod network;
+mod outbound;
+mod state_machine;
+mod streams;
+mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cribwork_transport::Message;
+use cribwork_types::{BoxFuture, ReplicaId, StoreId};
+
+pub(crate) use instance::OpenraftFactory;
+
+use crate::error::RaftError;
+use crate::log::RangeLog;
+use crate::position::VoteRecord;
+use crate::replica::Replica;
+
+/// Why openraft did not take or finish a proposal.
+#[derive(Clone, Debug)]
+pub(crate) enum WriteError {
+    /// Refused before it was appended.
+    NotLeader,
+    /// Refused before it was appended: prove leadership, then try again.
+    LeaseExpired,
+    /// Appended, then discarded here under another leader; it may still be committed there.
+    Discarded,
+    /// The instance stopped.
+    Fatal(String),
+}
+
+/// One live Raft group member.
+pub(crate) trait Instance: Send + Sync + 'static {
+    /// The newest durable vote: who leads, if it is committed.
+    fn vote(&self) -> VoteRecord;
+
+    /// How long ago a majority last acknowledged this leader; `None` if it does not lead.
+    fn quorum_ack_age(&self) -> Option<Duration>;
+
+    /// Appends `payload` if this replica leads in `term`; completes once it is applied here.
+    fn write(&self, term: u64, payload: Bytes) -> BoxFuture<Result<(), WriteError>>;
+
+    /// Proves leadership by a majority, and waits until what was committed then is applied. Gives
+    /// the term.
+    fn confirm(&self, limit: Duration) -> BoxFuture<Result<u64, WriteError>>;
+
+    /// Hands over a message of another member.
+    fn deliver(&self, from: StoreId, message: Message);
+
+    /// Asks for votes by a pre-vote round, unless this replica leads.
+    fn campaign(&self) -> BoxFuture<()>;
+
+    /// Renews the lease of this leader.
+    fn heartbeat(&self) -> BoxFuture<()>;
+
+    /// Hands leadership to `to`.
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<()>;
+
+    /// True if `target` holds every entry of this leader's log, as far as this leader knows.
+    fn caught_up(&self, target: ReplicaId) -> bool;
+
+    /// Takes a snapshot position at what is applied, and cuts the log behind it, keeping `keep`
+    /// entries.
+    fn cut_log(&self, keep: u64) -> BoxFuture<()>;
+
+    /// Tries unreachable members again at once.
+    fn reset_backoff(&self, member: ReplicaId) -> BoxFuture<()>;
+
+    /// Why the instance stopped, if it did.
+    fn fatal(&self) -> Option<String>;
+
+    /// Stops the instance's tasks.
+    fn shutdown(&self) -> BoxFuture<()>;
+}
+
+/// Builds instances.
+pub(crate) trait InstanceFactory: Send + Sync + 'static {
+    /// Builds an instance over a log that is open and seeded. `restore` lets a leader resume in its
+    /// old term; only a first start in this process may ask for that.
+    fn build(
+        &self,
+        replica: Arc<Replica>,
+        log: Arc<RangeLog>,
+        restore: bool,
+    ) -> BoxFuture<Result<Arc<dyn Instance>, RaftError>>;
+}
+
+/// Kinds of transport messages. Requests are even, answers odd.
+pub(crate) mod kind {
+    /// Append of a pipelined stream: `stream u64, append`.
+    pub(crate) const APPEND: u8 = 2;
+    pub(crate) const APPEND_RESULT: u8 = 3;
+    /// A single append: a heartbeat.
+    pub(crate) const HEARTBEAT: u8 = 4;
+    pub(crate) const HEARTBEAT_RESULT: u8 = 5;
+    pub(crate) const VOTE: u8 = 6;
+    pub(crate) const VOTE_RESULT: u8 = 7;
+    pub(crate) const PRE_VOTE: u8 = 8;
+    pub(crate) const PRE_VOTE_RESULT: u8 = 9;
+    pub(crate) const TRANSFER: u8 = 10;
+    pub(crate) const TRANSFER_RESULT: u8 = 11;
+    pub(crate) const SNAPSHOT: u8 = 12;
+    pub(crate) const SNAPSHOT_RESULT: u8 = 13;
+    /// Between nodes, not groups.
+    pub(crate) const LIVENESS: u8 = 14;
+    /// The receiver holds no log of the range and needs a snapshot.
+    pub(crate) const NEEDS_SNAPSHOT: u8 = 16;
+
+    /// True for kinds that answer a call.
+    pub(crate) fn is_answer(kind: u8) -> bool {
+        kind % 2 == 1
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading and evaluating at the leader.
+//!
+//! The order of a lease read matters: take the engine snapshot FIRST, then check lease, leadership
+//! and fences by a clock read after it. A process that was paused in between then finds its lease
+//! expired and throws the snapshot away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cribwork_engine::EngineSnapshot;
+use cribwork_types::{RangeDescriptor, RangeEpoch, RuntimeExt};
+
+use crate::command::Evaluated;
+use crate::error::RaftError;
+use crate::raft::WriteError;
+use crate::replica::Replica;
+
+/// Under which leadership and epoch something was read or evaluated. A command proposed with it
+/// takes effect only if both still hold when it is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteToken {
+    term: u64,
+    epoch: RangeEpoch,
+}
+
+impl WriteToken {
+    /// The leader's term.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The range's epoch at the evaluation.
+    pub fn epoch(&self) -> RangeEpoch {
+        self.epoch
+    }
+
+    pub(crate) fn evaluated(&self) -> Evaluated {
+        Evaluated { term: self.term, epoch: self.epoch }
+    }
+}
+
+/// A view of a range's data.
+#[derive(Clone)]
+pub struct ReadHandle {
+    /// All families at one instant; only keys inside the descriptor's span may be read from it.
+    pub snapshot: Arc<dyn EngineSnapshot>,
+    /// The range as of that instant or a little later (never larger than what the snapshot holds).
+    pub descriptor: Arc<RangeDescriptor>,
+    /// For proposals that follow from what is read.
+    pub token: WriteToken,
+}
+
+impl Replica {
+    /// A linearizable view without a round trip, if this leader's lease holds.
+    pub fn try_read(&self) -> Option<ReadHandle> {
+        let term = self.serving_term.load(Ordering::Acquire);
+        if term == 0 {
+            return None;
+        }
+        let live = self.live()?;
+        self.last_read_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+        let snapshot = self.shared().engine.snapshot();
+        let age = live.raft.quorum_ack_age()?;
+        if age > self.shared().options.safe_lease() || !self.may_serve(term) {
+            return None;
+        }
+        Some(self.handle(snapshot, term))
+    }
+
+    /// A linearizable view: by the lease if it holds, else by asking a majority.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] if leadership cannot be proven in time.
+    pub async fn read(self: &Arc<Self>) -> Result<ReadHandle, RaftError> {
+        if let Some(handle) = self.try_read() {
+            return Ok(handle);
+        }
+        self.shared().metrics.read_index.inc();
+        let deadline = self.shared().runtime.now() + self.shared().options.read_timeout;
+        loop {
+            let term = self.serving(deadline).await?;
+            let live = self.instance().await?;
+            let left = deadline.saturating_sub(self.shared().runtime.now());
+            if left.is_zero() {
+                return Err(self.not_leader());
+            }
+            match live.raft.confirm(left.min(Duration::from_millis(500))).await {
+                Ok(confirmed) if confirmed == term && self.may_serve(term) => {
+                    return Ok(self.handle(self.shared().engine.snapshot(), term));
+                }
+                Ok(_) | Err(WriteError::LeaseExpired) => {
+                    self.pause_for_change(Duration::from_millis(10)).await;
+                }
+                Err(_) => return Err(self.not_leader()),
+            }
+        }
+    }
+
+    /// A view for evaluating a command: this replica leads and has applied everything before its
+    /// own barrier. No lease is needed, because the command is checked again when it is applied.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] if this replica does not lead.
+    pub async fn evaluate(self: &Arc<Self>) -> Result<ReadHandle, RaftError> {
+        let token = self.token().await?;
+        Ok(ReadHandle {
+            snapshot: self.shared().engine.snapshot(),
+            descriptor: self.descriptor(),
+            token,
+        })
+    }
+
+    /// The token alone, for commands that read nothing.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] if this replica does not lead.
+    pub async fn token(self: &Arc<Self>) -> Result<WriteToken, RaftError> {
+        let term = self.serving_term.load(Ordering::Acquire);
+        let term = match term != 0 && self.handing_over_to.load(Ordering::Acquire) == 0 {
+            true => term,
+            false => {
+                let now = self.shared().runtime.now();
+                self.serving(now + self.shared().options.read_timeout).await?
+            }
+        };
+        Ok(WriteToken { term, epoch: self.descriptor().epoch })
+    }
+
+    fn may_serve(&self, term: u64) -> bool {
+        self.serving_term.load(Ordering::Acquire) == term
+            && self.fences.load(Ordering::Acquire) == 0
+            && self.handing_over_to.load(Ordering::Acquire) == 0
+    }
+
+    fn handle(&self, snapshot: Arc<dyn EngineSnapshot>, term: u64) -> ReadHandle {
+        let descriptor = self.descriptor();
+        let token = WriteToken { term, epoch: descriptor.epoch };
+        ReadHandle { snapshot, descriptor, token }
+    }
+
+    /// Waits until this replica serves, if it leads or nobody is known to; the term.
+    async fn serving(self: &Arc<Self>, deadline: Duration) -> Result<u64, RaftError> {
+        loop {
+            let changed = self.changed.notified();
+            let view = self.leader();
+            let handing_over = self.handing_over_to.load(Ordering::Acquire) != 0;
+            if view.is_self && !handing_over {
+                return Ok(view.term);
+            }
+            let elsewhere = view.leader.is_some_and(|leader| leader.id != self.replica_id());
+            if handing_over || elsewhere {
+                // A leader that is gone has a successor soon; its name helps nobody.
+                return Err(self.not_leader());
+            }
+            self.last_wait_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+            if self.live().is_none() {
+                self.wake();
+            }
+            let left = deadline.saturating_sub(self.shared().runtime.now());
+            if self.shared().runtime.timeout(left, changed).await.is_err() {
+                return Err(self.not_leader());
+            }
+        }
+    }
+
+    async fn pause_for_change(&self, limit: Duration) {
+        let _ = self.shared().runtime.timeout(limit, self.changed.notified()).await;
+    }
+}

@@ -1,0 +1,376 @@
+//! One replica: its descriptor, its applied state, its leadership, and the Raft instance behind it
+//! while it is live.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, StoreId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::apply::{Committed, Job};
+use crate::driver::Campaigning;
+use crate::error::RaftError;
+use crate::fate::FateTable;
+use crate::log::RangeLog;
+use crate::node::NodeShared;
+use crate::position::VoteRecord;
+use crate::propose::Batcher;
+use crate::raft::Instance;
+use crate::records::{AppliedRecord, ReplicaRecord};
+use crate::snapshot::RangeSnapshot;
+
+/// Whether a replica holds a Raft instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// A descriptor only; the first need builds an instance.
+    Cold,
+    /// Runs.
+    Live,
+    /// Made by a message of a range that this store holds no data of yet: waits for a snapshot.
+    Uninitialised,
+}
+
+impl ReplicaState {
+    /// The word shown to people and scripts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ReplicaState::Cold => "cold",
+            ReplicaState::Live => "live",
+            ReplicaState::Uninitialised => "uninitialised",
+        }
+    }
+}
+
+/// Who leads, as far as this replica knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderView {
+    /// The leader, if one is known.
+    pub leader: Option<ReplicaDescriptor>,
+    /// True if this replica leads and has applied its own barrier: it may evaluate and read.
+    pub is_self: bool,
+    /// The term of that leadership.
+    pub term: u64,
+}
+
+/// The last committed vote seen, and which life of the leader's process it was seen in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LeaderSeen {
+    pub(crate) leader: Option<ReplicaId>,
+    pub(crate) term: u64,
+    pub(crate) incarnation: Option<u64>,
+}
+
+pub(crate) struct LiveInstance {
+    pub(crate) raft: Arc<dyn Instance>,
+    pub(crate) log: Arc<RangeLog>,
+}
+
+/// One member of a range on this store.
+pub struct Replica {
+    shared: Arc<NodeShared>,
+    range: RangeId,
+    id: ReplicaId,
+    descriptor: ArcSwap<RangeDescriptor>,
+    initialised: AtomicBool,
+    /// Written by the apply task only.
+    pub(crate) applied: Mutex<AppliedRecord>,
+    applied_index: AtomicU64,
+    pub(crate) fates: FateTable,
+    pub(crate) batcher: Batcher,
+    instance: ArcSwapOption<LiveInstance>,
+    building: tokio::sync::Mutex<()>,
+    woken: AtomicBool,
+    pub(crate) seen: Mutex<LeaderSeen>,
+    /// The term in which this replica leads with its barrier applied; 0 if it does not.
+    pub(crate) serving_term: AtomicU64,
+    /// Splits proposed by this leader whose fate is open: no read is served meanwhile.
+    pub(crate) fences: AtomicU32,
+    /// The store that leadership is being handed to; 0 for none.
+    pub(crate) handing_over_to: AtomicU64,
+    pub(crate) changed: Notify,
+    /// Runtime clock, milliseconds: last read, last proposal, and last wait for a leader.
+    pub(crate) last_read_ms: AtomicU64,
+    pub(crate) last_write_ms: AtomicU64,
+    pub(crate) last_wait_ms: AtomicU64,
+    pub(crate) campaigning: Mutex<Campaigning>,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        shared: Arc<NodeShared>,
+        record: ReplicaRecord,
+        applied: AppliedRecord,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            range: record.descriptor.id,
+            id: record.id,
+            descriptor: ArcSwap::from_pointee(record.descriptor),
+            initialised: AtomicBool::new(record.initialised),
+            applied_index: AtomicU64::new(applied.position.map_or(0, |at| at.index)),
+            applied: Mutex::new(applied),
+            fates: FateTable::default(),
+            batcher: Batcher::default(),
+            instance: ArcSwapOption::empty(),
+            building: tokio::sync::Mutex::new(()),
+            woken: AtomicBool::new(false),
+            seen: Mutex::new(LeaderSeen::default()),
+            serving_term: AtomicU64::new(0),
+            fences: AtomicU32::new(0),
+            handing_over_to: AtomicU64::new(0),
+            changed: Notify::new(),
+            last_read_ms: AtomicU64::new(0),
+            last_write_ms: AtomicU64::new(0),
+            last_wait_ms: AtomicU64::new(0),
+            campaigning: Mutex::new(Campaigning::default()),
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<NodeShared> {
+        &self.shared
+    }
+
+    /// The range.
+    pub fn range_id(&self) -> RangeId {
+        self.range
+    }
+
+    /// This member's id.
+    pub fn replica_id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Bounds, epoch and members as applied here.
+    pub fn descriptor(&self) -> Arc<RangeDescriptor> {
+        self.descriptor.load_full()
+    }
+
+    /// Index of the last applied entry.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index.load(Ordering::Acquire)
+    }
+
+    /// Whether the replica runs.
+    pub fn state(&self) -> ReplicaState {
+        match (self.initialised.load(Ordering::Acquire), self.live()) {
+            (false, _) => ReplicaState::Uninitialised,
+            (true, Some(_)) => ReplicaState::Live,
+            (true, None) => ReplicaState::Cold,
+        }
+    }
+
+    /// Who leads, from shared state: no hop, no lock but a short one.
+    pub fn leader(&self) -> LeaderView {
+        let seen = *self.seen.lock();
+        let serving = self.serving_term.load(Ordering::Acquire);
+        let leader = seen.leader.and_then(|id| self.descriptor.load().replica(id));
+        let is_self = seen.leader == Some(self.id) && serving == seen.term && serving != 0;
+        LeaderView { leader, is_self, term: seen.term }
+    }
+
+    pub(crate) fn is_initialised(&self) -> bool {
+        self.initialised.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn applied_record(&self) -> AppliedRecord {
+        self.applied.lock().clone()
+    }
+
+    pub(crate) fn not_leader(&self) -> RaftError {
+        let handing_over = StoreId(self.handing_over_to.load(Ordering::Acquire));
+        let descriptor = self.descriptor.load();
+        let leader = match handing_over.get() {
+            0 => self.leader().leader.filter(|leader| leader.id != self.id),
+            _ => descriptor.replica_on(handing_over),
+        };
+        RaftError::NotLeader { range: self.range, leader }
+    }
+
+    /// Takes over what the apply task wrote.
+    pub(crate) fn publish(&self, applied: AppliedRecord, descriptor: Option<RangeDescriptor>) {
+        if let Some(descriptor) = descriptor {
+            self.descriptor.store(Arc::new(descriptor));
+            self.initialised.store(true, Ordering::Release);
+        }
+        if let Some(position) = applied.position {
+            self.applied_index.store(position.index, Ordering::Release);
+        }
+        *self.applied.lock() = applied;
+    }
+
+    pub(crate) fn live(&self) -> Option<Arc<LiveInstance>> {
+        self.instance.load_full()
+    }
+
+    /// The instance, built from disk if the replica is cold.
+    pub(crate) async fn instance(self: &Arc<Self>) -> Result<Arc<LiveInstance>, RaftError> {
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        self.build(false).await
+    }
+
+    /// Builds the instance unless there is one. `restore` lets a leader resume its term: only for
+    /// the first start of a replica whose seeds this process has just written.
+    pub(crate) async fn build(
+        self: &Arc<Self>,
+        restore: bool,
+    ) -> Result<Arc<LiveInstance>, RaftError> {
+        let _one_builder = self.building.lock().await;
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        if self.shared.is_stopping() {
+            return Err(RaftError::Shutdown);
+        }
+        let log = RangeLog::open(
+            self.range,
+            self.shared.engine.clone(),
+            self.shared.writer.clone(),
+            self.shared.options.tail_cache_bytes_max,
+        )
+        .map_err(|error| RaftError::Engine(error.to_string()))?;
+        let raft = self.shared.factory.build(self.clone(), log.clone(), restore).await?;
+        let live = Arc::new(LiveInstance { raft, log });
+        self.instance.store(Some(live.clone()));
+        self.shared.metrics.live_replicas.inc();
+        self.changed.notify_waiters();
+        Ok(live)
+    }
+
+    /// Builds the instance in the background, once, so that later messages find it.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        if self.woken.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let replica = self.clone();
+        self.shared.runtime.spawn(Box::pin(async move {
+            if let Err(error) = replica.instance().await {
+                tracing::warn!(range = %replica.range, %error, "cannot start the replica");
+            }
+            replica.woken.store(false, Ordering::Release);
+        }));
+    }
+
+    /// Closes the instance: refuse work, let the log writer and the apply task finish what they
+    /// have, forget. The replica is cold then.
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<(), RaftError> {
+        let _no_builder = self.building.lock().await;
+        let Some(live) = self.live() else { return Ok(()) };
+        self.serving_term.store(0, Ordering::Release);
+        live.raft.shutdown().await;
+        live.log.close();
+        self.shared.writer.barrier().await?;
+        self.shared.apply_barrier().await?;
+        self.instance.store(None);
+        self.shared.metrics.live_replicas.dec();
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Called for every vote that this member saved.
+    pub(crate) fn vote_changed(self: &Arc<Self>, vote: VoteRecord) {
+        let leader = vote.committed.then_some(vote.candidate);
+        let store = leader.and_then(|id| self.descriptor.load().replica(id)).map(|it| it.store);
+        let incarnation = store.and_then(|store| self.shared.liveness.incarnation(store));
+        {
+            let mut seen = self.seen.lock();
+            if seen.leader == leader && seen.term == vote.term {
+                return;
+            }
+            *seen = LeaderSeen { leader, term: vote.term, incarnation };
+        }
+        self.handing_over_to.store(0, Ordering::Release);
+        self.serving_term.store(0, Ordering::Release);
+        self.changed.notify_waiters();
+        let view = self.leader();
+        self.shared.observer.leader_changed(self.range, view.leader, vote.term, false);
+        if leader == Some(self.id) {
+            let replica = self.clone();
+            let work = async move { replica.establish(vote.term).await };
+            self.shared.runtime.spawn(Box::pin(work));
+        }
+    }
+
+    /// This member is about to serve in `term`: its own barrier is applied.
+    pub(crate) fn serve(&self, term: u64) {
+        {
+            let seen = self.seen.lock();
+            if seen.leader != Some(self.id) || seen.term != term {
+                return;
+            }
+            self.serving_term.store(term, Ordering::Release);
+        }
+        self.changed.notify_waiters();
+        let leader = self.leader().leader;
+        self.shared.observer.leader_changed(self.range, leader, term, true);
+    }
+
+    /// May this member grant a vote to `candidate` now? Beside what openraft checks: not within one
+    /// lease of the process's start (a promise made before is forgotten), and not while the leader's
+    /// process is seen alive in the life in which it last led.
+    pub(crate) fn may_grant(&self, candidate: ReplicaId, transfer: bool) -> bool {
+        if !self.is_initialised() {
+            return false;
+        }
+        if transfer {
+            return true;
+        }
+        if self.shared.within_first_lease() {
+            return false;
+        }
+        let seen = *self.seen.lock();
+        let Some(leader) = seen.leader else { return true };
+        if leader == candidate || leader == self.id {
+            return true;
+        }
+        let Some(store) = self.descriptor.load().replica(leader).map(|it| it.store) else {
+            return true;
+        };
+        !self.shared.liveness.is_live_as(store, seen.incarnation)
+    }
+
+    /// Hands committed entries to the node's apply task and waits until they are applied.
+    pub(crate) async fn apply(self: &Arc<Self>, entries: Vec<Committed>) -> Result<(), RaftError> {
+        let (done, applied) = oneshot::channel();
+        let job = Job::Entries { replica: self.clone(), entries, done };
+        self.shared.submit_apply(job).await?;
+        applied.await.map_err(|_| RaftError::Shutdown)?
+    }
+
+    /// Replaces this replica's data by a snapshot.
+    pub(crate) async fn install(
+        self: &Arc<Self>,
+        applied: AppliedRecord,
+        snapshot: RangeSnapshot,
+    ) -> Result<(), RaftError> {
+        let (done, installed) = oneshot::channel();
+        let job = Job::Install { replica: self.clone(), applied, snapshot, done };
+        self.shared.submit_apply(job).await?;
+        installed.await.map_err(|_| RaftError::Shutdown)?
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.shared.runtime.now().as_millis() as u64
+    }
+
+    /// True if `what` happened within `period`.
+    pub(crate) fn within(&self, what: &AtomicU64, period: Duration) -> bool {
+        let at = what.load(Ordering::Relaxed);
+        at != 0 && self.now_ms().saturating_sub(at) <= period.as_millis() as u64
+    }
+}
+
+impl Replica {
+    /// After a start: whom the stored vote names is who led last. This store is not leading, even if
+    /// it did, and which life the leader was in is forgotten.
+    pub(crate) fn recall_leader(&self, vote: Option<bytes::Bytes>) -> Result<(), RaftError> {
+        let Some(vote) = vote.map(crate::records::decode_vote).transpose()? else { return Ok(()) };
+        let leader = (vote.committed && vote.candidate != self.id).then_some(vote.candidate);
+        *self.seen.lock() = LeaderSeen { leader, term: vote.term, incarnation: None };
+        Ok(())
+    }
+}

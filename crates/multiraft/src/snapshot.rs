@@ -1,0 +1,376 @@
+//! A range's data at one applied index, sent to a member that fell behind a purged log.
+//!
+//! Taking a snapshot reads metadata only: an engine snapshot holds the data still until it is sent.
+//! It travels in chunks of puts, each with a checksum, on the transport's lowest class. The receiver
+//! collects it within [`SNAPSHOT_BYTES_MAX`] and installs it as ONE batch, so an interrupted one
+//! leaves nothing behind.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cribwork_engine::EngineSnapshot;
+use cribwork_transport::{Class, Message};
+use cribwork_types::codec::{Reader, put_bytes};
+use cribwork_types::{
+    Cf, CodecError, RangeDescriptor, RangeId, ReplicaId, RuntimeExt, StoreId, WriteBatch,
+};
+use parking_lot::Mutex;
+
+use crate::error::RaftError;
+use crate::keys;
+use crate::node::NodeShared;
+use crate::options::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOTS_RECEIVED_MAX};
+use crate::raft::kind;
+use crate::records::{AppliedRecord, ReplicaRecord};
+use crate::replica::Replica;
+use crate::seed::put_record;
+
+/// How long the receiver of a snapshot may take to install it and answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause while the transport's bulk queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// A snapshot in openraft's hands.
+pub(crate) struct RangeSnapshot {
+    pub(crate) descriptor: RangeDescriptor,
+    pub(crate) data: SnapshotData,
+}
+
+pub(crate) enum SnapshotData {
+    /// Here, still in the engine.
+    Local(Arc<dyn EngineSnapshot>),
+    /// Received: puts, in the order of their families.
+    Received(WriteBatch),
+}
+
+impl Replica {
+    /// The range as of now: applied state and descriptor are read through the same engine snapshot
+    /// as the data.
+    pub(crate) fn take_snapshot(
+        &self,
+    ) -> Result<Option<(AppliedRecord, RangeSnapshot)>, RaftError> {
+        let snapshot = self.shared().engine.snapshot();
+        let range = self.range_id();
+        let applied = snapshot.get(Cf::State, &keys::applied(range))?;
+        let record = snapshot.get(Cf::State, &keys::replica(range))?;
+        let (Some(applied), Some(record)) = (applied, record) else { return Ok(None) };
+        let (applied, record) = (AppliedRecord::decode(applied)?, ReplicaRecord::decode(record)?);
+        if !record.initialised || applied.position.is_none() {
+            return Ok(None);
+        }
+        let data = SnapshotData::Local(snapshot);
+        Ok(Some((applied, RangeSnapshot { descriptor: record.descriptor, data })))
+    }
+}
+
+/// This message ends the snapshot.
+const LAST: u8 = 1;
+/// The body goes on in the next message.
+const MORE: u8 = 2;
+
+/// One message of a snapshot: `number u32, flags u8, crc u32, part of a body`. The first body is the
+/// head, each other one a batch of puts; a body larger than a message travels in parts.
+fn encode_chunk(number: u32, flags: u8, part: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(9 + part.len());
+    out.put_u32(number);
+    out.put_u8(flags);
+    out.put_u32(crc32c::crc32c(part));
+    out.put_slice(part);
+    out.freeze()
+}
+
+fn decode_chunk(bytes: Bytes) -> Result<(u32, u8, Bytes), CodecError> {
+    let mut reader = Reader::new("snapshot chunk", bytes);
+    let (number, flags, sum) = (reader.u32()?, reader.u8()?, reader.u32()?);
+    let body = reader.clone().rest();
+    match crc32c::crc32c(&body) == sum {
+        true => Ok((number, flags, body)),
+        false => Err(reader.malformed("checksum does not match")),
+    }
+}
+
+/// Sends `snapshot` to `target` and returns its answer.
+pub(crate) async fn send(
+    replica: &Arc<Replica>,
+    target: ReplicaId,
+    store: StoreId,
+    header: Bytes,
+    applied: &AppliedRecord,
+    snapshot: RangeSnapshot,
+) -> Result<Bytes, RaftError> {
+    let shared = replica.shared();
+    let range = replica.range_id();
+    let _permit = shared.snapshots_sent.acquire().await.map_err(|_| RaftError::Shutdown)?;
+    let SnapshotData::Local(engine_snapshot) = snapshot.data else {
+        return Err(RaftError::Refused { range, why: "a received snapshot is not sent on".into() });
+    };
+    let (call, answer) = shared.calls.open_slow(store);
+    let mut outbox = Outbox { replica, target, store, call, number: 0 };
+    let mut head = BytesMut::new();
+    put_bytes(&mut head, &header);
+    put_bytes(&mut head, &applied.encode());
+    put_bytes(&mut head, &snapshot.descriptor.encode());
+    outbox.send_body(&head).await?;
+    for cf in Cf::DATA {
+        let mut next = Some(snapshot.descriptor.span.start.clone());
+        while let Some(from) = next {
+            let (chunk, resume) =
+                read_chunk(engine_snapshot.as_ref(), &snapshot.descriptor, cf, &from)?;
+            next = resume;
+            if !chunk.is_empty() {
+                let mut body = BytesMut::new();
+                chunk.encode_into(&mut body);
+                outbox.send_body(&body).await?;
+            }
+        }
+    }
+    outbox.send_part(LAST, &[]).await?;
+    shared.metrics.snapshots_sent.inc();
+    match shared.runtime.timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        _ => {
+            shared.calls.drop_call(call);
+            Err(RaftError::Refused { range, why: "the snapshot was not answered".into() })
+        }
+    }
+}
+
+struct Outbox<'a> {
+    replica: &'a Arc<Replica>,
+    target: ReplicaId,
+    store: StoreId,
+    call: u64,
+    number: u32,
+}
+
+impl Outbox<'_> {
+    async fn send_body(&mut self, body: &[u8]) -> Result<(), RaftError> {
+        let mut parts = body.chunks(SNAPSHOT_CHUNK_BYTES).peekable();
+        while let Some(part) = parts.next() {
+            let flags = if parts.peek().is_some() { MORE } else { 0 };
+            self.send_part(flags, part).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_part(&mut self, flags: u8, part: &[u8]) -> Result<(), RaftError> {
+        let shared = self.replica.shared();
+        let payload = encode_chunk(self.number, flags, part);
+        self.number += 1;
+        loop {
+            let message = Message {
+                range: self.replica.range_id(),
+                from: self.replica.replica_id(),
+                to: self.target,
+                kind: kind::SNAPSHOT,
+                call: self.call,
+                payload: payload.clone(),
+            };
+            if shared.send(self.store, Class::Bulk, message) {
+                return Ok(());
+            }
+            if !shared.liveness.is_live(self.store) || shared.is_stopping() {
+                let (range, why) = (self.replica.range_id(), "the peer is gone".to_owned());
+                return Err(RaftError::Refused { range, why });
+            }
+            shared.runtime.sleep(FULL_PAUSE).await;
+        }
+    }
+}
+
+type Chunk = (WriteBatch, Option<Bytes>);
+
+/// Puts of `cf` from key `from` on, and where to go on if they are not all.
+fn read_chunk(
+    snapshot: &dyn EngineSnapshot,
+    descriptor: &RangeDescriptor,
+    cf: Cf,
+    from: &Bytes,
+) -> Result<Chunk, RaftError> {
+    let mut span = descriptor.span.clone();
+    span.start = from.clone();
+    let mut cursor = snapshot.cursor(cf, &span);
+    let (mut batch, mut bytes) = (WriteBatch::new(), 0);
+    let mut found = cursor.seek_to_first()?;
+    while found {
+        if bytes >= SNAPSHOT_CHUNK_BYTES {
+            return Ok((batch, Some(Bytes::copy_from_slice(cursor.key()))));
+        }
+        let key = Bytes::copy_from_slice(cursor.key());
+        let value = Bytes::copy_from_slice(cursor.value());
+        bytes += key.len() + value.len();
+        batch.put(cf, key, value);
+        found = cursor.next()?;
+    }
+    Ok((batch, None))
+}
+
+/// Everything that arrived of one snapshot.
+struct Arriving {
+    call: u64,
+    next: u32,
+    head: Option<Head>,
+    /// Parts of a body that is not complete yet.
+    parts: BytesMut,
+    batch: WriteBatch,
+    bytes: usize,
+}
+
+struct Head {
+    header: Bytes,
+    applied: AppliedRecord,
+    descriptor: RangeDescriptor,
+}
+
+/// A whole snapshot, ready to be installed.
+pub(crate) struct Complete {
+    pub(crate) header: Bytes,
+    pub(crate) applied: AppliedRecord,
+    pub(crate) data: RangeSnapshot,
+}
+
+/// Snapshots on their way in, at most [`SNAPSHOTS_RECEIVED_MAX`].
+#[derive(Default)]
+pub(crate) struct Incoming {
+    arriving: Mutex<HashMap<(StoreId, RangeId), Arriving>>,
+}
+
+impl Incoming {
+    /// Takes one chunk; gives the snapshot with the last one. Anything out of order, damaged, over a
+    /// bound or overlapping another range of this store drops the snapshot: the sender tries again.
+    pub(crate) fn take(
+        &self,
+        from: StoreId,
+        message: &Message,
+        replica: &Arc<Replica>,
+    ) -> Option<Complete> {
+        let key = (from, message.range);
+        let mut arriving = self.arriving.lock();
+        let taken = Self::chunk(&mut arriving, key, message, replica);
+        match taken {
+            Ok(complete) => complete,
+            Err(why) => {
+                tracing::warn!(range = %message.range, store = %from, why, "snapshot refused");
+                replica.shared().metrics.snapshots_refused.inc();
+                arriving.remove(&key);
+                None
+            }
+        }
+    }
+
+    fn chunk(
+        arriving: &mut HashMap<(StoreId, RangeId), Arriving>,
+        key: (StoreId, RangeId),
+        message: &Message,
+        replica: &Arc<Replica>,
+    ) -> Result<Option<Complete>, &'static str> {
+        let decoded = decode_chunk(message.payload.clone());
+        let (number, flags, part) = decoded.map_err(|_| "a damaged chunk")?;
+        if number == 0 {
+            if arriving.len() >= SNAPSHOTS_RECEIVED_MAX && !arriving.contains_key(&key) {
+                return Err("too many snapshots at once");
+            }
+            arriving.insert(key, Arriving::new(message.call));
+        }
+        let state = arriving.get_mut(&key).ok_or("a chunk without a head")?;
+        if state.call != message.call || state.next != number {
+            return Err("a chunk is missing");
+        }
+        state.next += 1;
+        state.bytes += part.len();
+        if state.bytes > SNAPSHOT_BYTES_MAX {
+            return Err("larger than a node takes in");
+        }
+        state.parts.extend_from_slice(&part);
+        if flags & LAST != 0 {
+            let state = arriving.remove(&key).ok_or("a chunk without a head")?;
+            return state.complete().map(Some);
+        }
+        if flags & MORE == 0 {
+            state.body(replica)?;
+        }
+        Ok(None)
+    }
+}
+
+impl Arriving {
+    fn new(call: u64) -> Self {
+        let (parts, batch) = (BytesMut::new(), WriteBatch::new());
+        Self { call, next: 0, head: None, parts, batch, bytes: 0 }
+    }
+
+    /// A body is complete: the head, or a batch.
+    fn body(&mut self, replica: &Arc<Replica>) -> Result<(), &'static str> {
+        let body = std::mem::take(&mut self.parts).freeze();
+        if self.head.is_none() {
+            let head = head(body).map_err(|_| "a damaged head")?;
+            replica.shared().check_overlap(&head.descriptor)?;
+            self.head = Some(head);
+            return Ok(());
+        }
+        let mut reader = Reader::new("snapshot chunk", body);
+        self.batch.append(WriteBatch::decode(&mut reader).map_err(|_| "a damaged batch")?);
+        Ok(())
+    }
+
+    fn complete(self) -> Result<Complete, &'static str> {
+        let head = self.head.ok_or("an end without a head")?;
+        let data = SnapshotData::Received(self.batch);
+        Ok(Complete {
+            header: head.header,
+            applied: head.applied,
+            data: RangeSnapshot { descriptor: head.descriptor, data },
+        })
+    }
+}
+
+fn head(body: Bytes) -> Result<Head, CodecError> {
+    let mut reader = Reader::new("snapshot head", body);
+    let header = reader.bytes()?;
+    let applied = AppliedRecord::decode(reader.bytes()?)?;
+    let descriptor = RangeDescriptor::decode(reader.bytes()?)?;
+    reader.finish()?;
+    Ok(Head { header, applied, descriptor })
+}
+
+/// Replaces what this store holds of the range, in one batch. Called by the apply task only.
+pub(crate) fn install(
+    shared: &Arc<NodeShared>,
+    replica: &Arc<Replica>,
+    applied: AppliedRecord,
+    snapshot: RangeSnapshot,
+) -> Result<(), RaftError> {
+    let range = replica.range_id();
+    let SnapshotData::Received(puts) = snapshot.data else { return Ok(()) };
+    let descriptor = snapshot.descriptor;
+    let refuse = |why: &str| RaftError::Refused { range, why: why.to_owned() };
+    if descriptor.epoch.is_behind(&replica.descriptor().epoch) {
+        return Err(refuse("the snapshot is older than the replica"));
+    }
+    shared.check_overlap(&descriptor).map_err(refuse)?;
+    let mut batch = WriteBatch::new();
+    let old = replica.descriptor();
+    for cf in Cf::DATA {
+        if replica.is_initialised() {
+            batch.delete_range(cf, old.span.clone());
+        }
+        batch.delete_range(cf, descriptor.span.clone());
+    }
+    batch.append(puts);
+    batch.put(Cf::State, keys::applied(range), applied.encode());
+    let id = replica.replica_id();
+    put_record(&mut batch, &ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() });
+    shared.engine.write(&batch)?;
+    shared.metrics.snapshots_installed.inc();
+    if let Some(at) = applied.position {
+        replica.fates.lose(at.term, "a snapshot replaced the log");
+    }
+    if range != RangeId::PLACEMENT {
+        shared.map.write().insert(Arc::new(descriptor.clone()));
+    }
+    replica.publish(applied, Some(descriptor));
+    shared.observer.range_changed(replica.descriptor());
+    Ok(())
+}

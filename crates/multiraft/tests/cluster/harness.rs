@@ -1,0 +1,267 @@
+//! The cluster under test.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cribwork_engine::{Engine, LogWriter, LogWriterMetrics, LogWriterOptions, MemoryEngine};
+use cribwork_multiraft::{
+    MultiRaft, MultiRaftMetrics, MultiRaftOptions, NoObserver, NodeParts, Replica, Sender,
+};
+use cribwork_transport::{Class, Message, MessageHandler, SendError};
+use cribwork_types::{
+    BoxFuture, Cf, KeyRange, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId,
+    ReplicaRole, Runtime, StoreId, WriteBatch, key,
+};
+use tokio::sync::mpsc;
+
+pub const RANGE: RangeId = RangeId(1);
+
+/// Real time over tokio; a node's tasks end when it is killed.
+pub struct TestRuntime {
+    start: Instant,
+    alive: tokio::sync::watch::Sender<bool>,
+}
+
+impl TestRuntime {
+    pub fn new() -> Arc<Self> {
+        let (alive, _) = tokio::sync::watch::channel(true);
+        Arc::new(Self { start: Instant::now(), alive })
+    }
+}
+
+impl Runtime for TestRuntime {
+    fn now(&self) -> Duration {
+        self.start.elapsed() + Duration::from_secs(1)
+    }
+    fn wall_ms(&self) -> u64 {
+        0
+    }
+    fn random_u64(&self) -> u64 {
+        rand_u64()
+    }
+    fn spawn(&self, task: BoxFuture<()>) {
+        let mut alive = self.alive.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = alive.wait_for(|alive| !alive) => {}
+                () = task => {}
+            }
+        });
+    }
+    fn spawn_worker(&self, _: &str, worker: BoxFuture<()>) {
+        self.spawn(worker);
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Delivers messages in order per pair of stores, unless the pair is cut.
+#[derive(Default)]
+pub struct Wire {
+    lanes: Mutex<HashMap<(StoreId, StoreId), mpsc::UnboundedSender<Message>>>,
+    handlers: Mutex<HashMap<StoreId, Arc<dyn MessageHandler>>>,
+    cut: Mutex<HashSet<StoreId>>,
+}
+
+impl Wire {
+    fn lane(self: &Arc<Self>, from: StoreId, to: StoreId) -> mpsc::UnboundedSender<Message> {
+        let mut lanes = self.lanes.lock().unwrap();
+        let lane = lanes.entry((from, to)).or_insert_with(|| {
+            let (sender, mut messages) = mpsc::unbounded_channel::<Message>();
+            let wire = self.clone();
+            tokio::spawn(async move {
+                while let Some(message) = messages.recv().await {
+                    let cut = {
+                        let cut = wire.cut.lock().unwrap();
+                        cut.contains(&from) || cut.contains(&to)
+                    };
+                    let handler = wire.handlers.lock().unwrap().get(&to).cloned();
+                    if let (false, Some(handler)) = (cut, handler) {
+                        handler.on_message(from, message);
+                    }
+                }
+            });
+            sender
+        });
+        lane.clone()
+    }
+
+    /// Nothing reaches or leaves `store` any more.
+    pub fn isolate(&self, store: StoreId) {
+        self.cut.lock().unwrap().insert(store);
+    }
+
+    pub fn heal(&self, store: StoreId) {
+        self.cut.lock().unwrap().remove(&store);
+    }
+}
+
+struct Port {
+    wire: Arc<Wire>,
+    from: StoreId,
+    /// openraft's own tasks outlive a killed node; they must not speak for its successor.
+    runtime: Arc<TestRuntime>,
+}
+
+impl Sender for Port {
+    fn send(&self, to: StoreId, _: Class, message: Message) -> Result<(), SendError> {
+        if *self.runtime.alive.borrow() {
+            let _ = self.wire.lane(self.from, to).send(message);
+        }
+        Ok(())
+    }
+}
+
+pub struct Node {
+    pub multi: MultiRaft,
+    pub engine: Arc<MemoryEngine>,
+    runtime: Arc<TestRuntime>,
+}
+
+pub struct Cluster {
+    pub wire: Arc<Wire>,
+    pub nodes: HashMap<StoreId, Node>,
+    tune: fn(&mut MultiRaftOptions),
+}
+
+pub fn stores() -> [StoreId; 3] {
+    [StoreId(1), StoreId(2), StoreId(3)]
+}
+
+/// The one range that a test begins with.
+pub fn descriptor() -> RangeDescriptor {
+    let replicas = stores()
+        .map(|store| ReplicaDescriptor {
+            id: ReplicaId(store.get() + 100),
+            store,
+            role: ReplicaRole::Voter,
+        })
+        .to_vec();
+    RangeDescriptor { id: RANGE, span: KeyRange::all(), epoch: RangeEpoch::INITIAL, replicas }
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        Self::start_tuned(|_| {}).await
+    }
+
+    pub async fn start_tuned(tune: fn(&mut MultiRaftOptions)) -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let mut cluster = Self { wire: Arc::default(), nodes: HashMap::new(), tune };
+        for store in stores() {
+            cluster.boot(store, MemoryEngine::new());
+        }
+        let leader = descriptor().replicas[0];
+        for node in cluster.nodes.values() {
+            node.multi.create_range(descriptor(), leader).await.unwrap();
+        }
+        cluster
+    }
+
+    pub fn boot(&mut self, store: StoreId, engine: Arc<MemoryEngine>) {
+        let runtime = TestRuntime::new();
+        let mut options = MultiRaftOptions::new(store);
+        (self.tune)(&mut options);
+        let writer = LogWriter::start(
+            engine.clone() as Arc<dyn Engine>,
+            runtime.clone(),
+            LogWriterOptions::default(),
+            LogWriterMetrics::register(&mut Default::default()),
+            Arc::new(|_| {}),
+        );
+        let parts = NodeParts {
+            engine: engine.clone(),
+            writer,
+            runtime: runtime.clone(),
+            observer: Arc::new(NoObserver),
+            metrics: MultiRaftMetrics::default(),
+        };
+        let multi = MultiRaft::open(options, parts).unwrap();
+        self.wire.handlers.lock().unwrap().insert(store, multi.handler());
+        let port = Port { wire: self.wire.clone(), from: store, runtime: runtime.clone() };
+        multi.start(Arc::new(port));
+        self.nodes.insert(store, Node { multi, engine, runtime });
+    }
+
+    /// As kill -9 and a power cut: tasks stop, what was not synced is gone.
+    pub fn kill(&mut self, store: StoreId) -> Arc<MemoryEngine> {
+        self.wire.handlers.lock().unwrap().remove(&store);
+        let node = self.nodes.remove(&store).unwrap();
+        node.runtime.alive.send_replace(false);
+        node.engine.crash()
+    }
+
+    pub fn replica(&self, store: StoreId, range: RangeId) -> Option<Arc<Replica>> {
+        self.nodes[&store].multi.replica(range)
+    }
+
+    /// Waits until a node serves `range` as leader.
+    pub async fn leader(&self, range: RangeId) -> Arc<Replica> {
+        let found = || {
+            self.nodes.values().find_map(|node| {
+                node.multi.replica(range).filter(|replica| replica.leader().is_self)
+            })
+        };
+        wait_for("a leader", || found().is_some()).await;
+        found().unwrap()
+    }
+
+    pub async fn put(&self, range: RangeId, name: &str, value: &str) {
+        let leader = self.leader(range).await;
+        put(&leader, name, value).await.unwrap();
+    }
+
+    /// Reads linearizably at the leader.
+    pub async fn get(&self, range: RangeId, name: &str) -> Option<Bytes> {
+        let handle = self.leader(range).await.read().await.unwrap();
+        handle.snapshot.get(Cf::Raw, name.as_bytes()).unwrap()
+    }
+
+    /// Waits until every node has applied what the leader has.
+    pub async fn settle(&self, range: RangeId) {
+        let target = self.leader(range).await.applied_index();
+        wait_for("followers to catch up", || {
+            self.nodes.values().all(|node| {
+                node.multi.replica(range).is_some_and(|it| it.applied_index() >= target)
+            })
+        })
+        .await;
+    }
+}
+
+pub async fn put(
+    leader: &Arc<Replica>,
+    name: &str,
+    value: &str,
+) -> Result<cribwork_multiraft::Applied, cribwork_multiraft::RaftError> {
+    let token = leader.token().await?;
+    leader.propose(&token, one_put(name, value)).await
+}
+
+pub fn one_put(name: &str, value: &str) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.put(Cf::Raw, name.to_owned(), value.to_owned());
+    batch
+}
+
+pub fn bound(name: &str) -> Bytes {
+    Bytes::from(key::encode(name.as_bytes()))
+}
+
+/// Polls until `condition` holds; fails the test after ten seconds.
+pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,9 @@
+//! Three nodes in one process: in-memory engines that can crash, an in-memory wire that can be cut.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+mod harness;
+mod leadership;
+mod recovery;
+mod splits;
+mod writes;

@@ -1,0 +1,133 @@
+//! Splits: routing, fencing by epoch, crashes, members that slept through one.
+
+use cribwork_multiraft::{NewRange, RaftError};
+use cribwork_types::{RangeId, ReplicaId};
+
+use crate::harness::{Cluster, RANGE, bound, one_put, put, stores, wait_for};
+
+const RIGHT: RangeId = RangeId(2);
+
+fn new_range() -> NewRange {
+    let replicas = stores().map(|store| (store, ReplicaId(store.get() + 200))).to_vec();
+    NewRange { id: RIGHT, replicas }
+}
+
+async fn split(cluster: &Cluster, at: &str) {
+    let leader = cluster.leader(RANGE).await;
+    let token = leader.token().await.unwrap();
+    let (left, right) = leader.split(&token, bound(at), new_range()).await.unwrap();
+    assert_eq!((left.span.end.clone(), right.span.start.clone()), (bound(at), bound(at)));
+    assert_eq!((left.epoch.version, right.epoch.version), (2, 2));
+}
+
+#[tokio::test]
+async fn both_sides_of_a_split_serve() {
+    let cluster = Cluster::start().await;
+    cluster.put(RANGE, "a", "1").await;
+    cluster.put(RANGE, "z", "2").await;
+    split(&cluster, "m").await;
+    cluster.put(RIGHT, "z", "3").await;
+    cluster.put(RANGE, "a", "4").await;
+    assert_eq!(cluster.get(RIGHT, "z").await.as_deref(), Some(&b"3"[..]));
+    assert_eq!(cluster.get(RANGE, "a").await.as_deref(), Some(&b"4"[..]));
+    cluster.settle(RIGHT).await;
+    for node in cluster.nodes.values() {
+        assert_eq!(node.multi.replica_for_key(&bound("z")).unwrap().range_id(), RIGHT);
+        assert_eq!(node.multi.replica_for_key(&bound("a")).unwrap().range_id(), RANGE);
+    }
+}
+
+#[tokio::test]
+async fn a_command_from_before_the_split_has_no_effect() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader(RANGE).await;
+    let stale = leader.token().await.unwrap();
+    split(&cluster, "m").await;
+    match leader.propose(&stale, one_put("z", "late")).await {
+        Err(RaftError::EpochChanged { epoch, current, .. }) => {
+            assert_eq!((epoch.version, current[0].id), (2, RANGE));
+        }
+        other => panic!("expected an epoch error, got {other:?}"),
+    }
+    assert_eq!(cluster.get(RIGHT, "z").await, None);
+}
+
+#[tokio::test]
+async fn a_split_that_does_not_fit_is_refused() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader(RANGE).await;
+    let token = leader.token().await.unwrap();
+    let raw = bytes::Bytes::from_static(b"not encoded");
+    for (key, right) in [(raw, new_range()), (bound("m"), NewRange { id: RANGE, ..new_range() })] {
+        let refused = leader.split(&token, key, right).await;
+        assert!(matches!(refused, Err(RaftError::Refused { .. })), "{refused:?}");
+    }
+    put(&leader, "k", "v").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_split_survives_a_power_cut_of_all() {
+    let mut cluster = Cluster::start().await;
+    cluster.put(RANGE, "z", "1").await;
+    split(&cluster, "m").await;
+    cluster.put(RIGHT, "z", "2").await;
+    for (store, engine) in stores().map(|store| (store, cluster.kill(store))) {
+        cluster.boot(store, engine);
+    }
+    assert_eq!(cluster.get(RIGHT, "z").await.as_deref(), Some(&b"2"[..]));
+    cluster.put(RANGE, "a", "3").await;
+    assert_eq!(cluster.leader(RANGE).await.descriptor().span.end, bound("m"));
+}
+
+#[tokio::test]
+async fn a_member_that_slept_through_a_split_catches_up() {
+    let mut cluster = Cluster::start().await;
+    cluster.put(RANGE, "z", "1").await;
+    cluster.settle(RANGE).await;
+    let leader = cluster.leader(RANGE).await;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
+    let behind = stores().into_iter().find(|store| *store != home).unwrap();
+    let engine = cluster.kill(behind);
+    split(&cluster, "m").await;
+    cluster.put(RIGHT, "z", "2").await;
+    cluster.boot(behind, engine);
+    wait_for("the right side on the late member", || {
+        cluster.replica(behind, RIGHT).is_some_and(|replica| replica.applied_index() > 0)
+    })
+    .await;
+    cluster.settle(RIGHT).await;
+    cluster.settle(RANGE).await;
+}
+
+#[tokio::test]
+async fn a_member_that_got_the_split_by_snapshot_has_both_sides() {
+    let mut cluster = Cluster::start_tuned(|options| {
+        options.log_entries_max = 20;
+        options.log_entries_kept = 2;
+    })
+    .await;
+    cluster.put(RANGE, "z", "1").await;
+    cluster.settle(RANGE).await;
+    let leader = cluster.leader(RANGE).await;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
+    let behind = stores().into_iter().find(|store| *store != home).unwrap();
+    let engine = cluster.kill(behind);
+    split(&cluster, "m").await;
+    cluster.put(RIGHT, "zz", "2").await;
+    for number in 0..80 {
+        cluster.put(RANGE, &format!("a{number}"), "v").await;
+    }
+    // Two slow sweeps of the driver cut the left log behind the split.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    cluster.boot(behind, engine);
+    cluster.settle(RANGE).await;
+    cluster.put(RIGHT, "zz", "3").await;
+    wait_for("the right side by snapshot", || {
+        let engine = &cluster.nodes[&behind].engine;
+        let get = |name: &[u8]| {
+            cribwork_engine::Engine::get(engine.as_ref(), cribwork_types::Cf::Raw, name).unwrap()
+        };
+        get(b"z").is_some() && get(b"zz").as_deref() == Some(&b"3"[..])
+    })
+    .await;
+}
