@@ -34,8 +34,17 @@ pub(crate) struct Committed {
 type Done = oneshot::Sender<Result<(), RaftError>>;
 
 pub(crate) enum Job {
-    Entries { replica: Arc<Replica>, entries: Vec<Committed>, done: Done },
-    Install { replica: Arc<Replica>, applied: AppliedRecord, snapshot: RangeSnapshot, done: Done },
+    Entries {
+        replica: Arc<Replica>,
+        entries: Vec<Committed>,
+        done: Done,
+    },
+    Install {
+        replica: Arc<Replica>,
+        applied: AppliedRecord,
+        snapshot: RangeSnapshot,
+        done: Done,
+    },
     /// Everything queued earlier is applied.
     Barrier { done: Done },
 }
@@ -55,7 +64,7 @@ struct Prepared {
 
 /// A range that a split made on this store.
 struct Child {
-    record: ReplicaRecord,
+    seed: Seed,
     applied: AppliedRecord,
     /// The term in which its parent's leader, if that is here, may start it as leader.
     leads_in: Option<u64>,
@@ -97,16 +106,27 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
     let (mut prepared, mut barriers) = (Vec::new(), Vec::new());
     for job in round {
         match job {
-            Job::Entries { replica, entries, done } => {
-                match prepare(shared, replica, entries, done, &mut batch) {
-                    Ok(ready) => prepared.push(ready),
-                    Err((done, error)) => drop(done.send(Err(error))),
-                }
-            }
+            Job::Entries {
+                replica,
+                entries,
+                done,
+            } => match prepare(shared, replica, entries, done, &mut batch) {
+                Ok(ready) => prepared.push(ready),
+                Err((done, error)) => drop(done.send(Err(error))),
+            },
             Job::Barrier { done } => barriers.push(done),
-            Job::Install { replica, applied, snapshot, done } => {
+            Job::Install {
+                replica,
+                applied,
+                snapshot,
+                done,
+            } => {
                 // A snapshot replaces state: what came before it is written first.
-                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                write(
+                    shared,
+                    std::mem::take(&mut batch),
+                    std::mem::take(&mut prepared),
+                );
                 let _ = done.send(snapshot::install(shared, &replica, applied, snapshot));
             }
         }
@@ -136,7 +156,16 @@ fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
 
 /// Shows the world what was written: first state, then callers.
 fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
-    let Prepared { replica, applied, descriptor, children, fates, term, entries, done } = ready;
+    let Prepared {
+        replica,
+        applied,
+        descriptor,
+        children,
+        fates,
+        term,
+        entries,
+        done,
+    } = ready;
     shared.metrics.applied_entries.inc_by(entries);
     if let Some(descriptor) = descriptor {
         shared.map.write().insert(Arc::new(descriptor.clone()));
@@ -146,9 +175,13 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
         replica.publish(applied, None);
     }
     for child in children {
-        let Child { record, applied, leads_in } = child;
+        let Child {
+            seed,
+            applied,
+            leads_in,
+        } = child;
         let lead = leads_in.is_some_and(|term| replica.leader().term == term);
-        shared.add_replica(record, applied, lead);
+        shared.add_replica(&seed, applied, lead);
     }
     for (number, fates) in fates {
         replica.fates.decide(number, fates);
@@ -196,14 +229,34 @@ fn prepare(
     }
     let range = replica.range_id();
     batch.put(Cf::State, keys::applied(range), working.applied.encode());
-    let Working { descriptor, applied, changed, children, fates, .. } = working;
+    let Working {
+        descriptor,
+        applied,
+        changed,
+        children,
+        fates,
+        ..
+    } = working;
     let descriptor = changed.then(|| descriptor.as_ref().clone());
     if let Some(descriptor) = &descriptor {
         let id = replica.replica_id();
-        let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
+        let record = ReplicaRecord {
+            id,
+            initialised: true,
+            descriptor: descriptor.clone(),
+        };
         put_record(batch, &record);
     }
-    Ok(Prepared { replica, applied, descriptor, children, fates, term, entries: count, done })
+    Ok(Prepared {
+        replica,
+        applied,
+        descriptor,
+        children,
+        fates,
+        term,
+        entries: count,
+        done,
+    })
 }
 
 impl Working<'_> {
@@ -259,7 +312,9 @@ impl Working<'_> {
             Body::Split(split) => return self.split(position, split, batch),
             Body::Barrier => {}
         }
-        Ok(Fate::Applied(Applied { index: position.index }))
+        Ok(Fate::Applied(Applied {
+            index: position.index,
+        }))
     }
 
     fn split(
@@ -271,14 +326,12 @@ impl Working<'_> {
         if self.applied.members.voter_sets.len() != 1 {
             return Ok(Fate::Refused("the range is changing its members"));
         }
-        let made = cribwork_router::split(
-            &self.descriptor,
-            &split.key,
-            split.right,
-            &split.replicas,
-        );
+        let made =
+            cribwork_router::split(&self.descriptor, &split.key, split.right, &split.replicas);
         let Ok((left, right)) = made else {
-            return Ok(Fate::Refused("the split key or the new ids do not fit the range"));
+            return Ok(Fate::Refused(
+                "the split key or the new ids do not fit the range",
+            ));
         };
         if let Some(child) = self.seed(position, &right, split.leader, batch)? {
             self.children.push(child);
@@ -301,7 +354,11 @@ impl Working<'_> {
         let (Some(mine), Some(first)) = (right.replica_on(here), right.replica_on(leader)) else {
             return Ok(None);
         };
-        if self.shared.replica(right.id).is_some_and(|existing| existing.is_initialised()) {
+        if self
+            .shared
+            .replica(right.id)
+            .is_some_and(|existing| existing.is_initialised())
+        {
             return Ok(None);
         }
         let seed = Seed {
@@ -316,11 +373,18 @@ impl Working<'_> {
         };
         let applied = seed.write(batch);
         let leads_in = (mine.id == first.id && self.leads()).then_some(position.term);
-        Ok(Some(Child { record: seed.record, applied, leads_in }))
+        Ok(Some(Child {
+            seed,
+            applied,
+            leads_in,
+        }))
     }
 
     fn leads(&self) -> bool {
-        self.replica.leader().leader.is_some_and(|leader| leader.id == self.replica.replica_id())
+        self.replica
+            .leader()
+            .leader
+            .is_some_and(|leader| leader.id == self.replica.replica_id())
     }
 }
 

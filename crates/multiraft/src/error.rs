@@ -145,7 +145,9 @@ impl CodedError for RaftError {
             RaftError::TooLarge { .. } => "send less in one request",
             RaftError::Refused { .. } => "change the request as the message says",
             RaftError::Undetermined { .. } => "read back before writing again",
-            RaftError::TransferFailed { .. } => "check that the target is up and caught up, then retry",
+            RaftError::TransferFailed { .. } => {
+                "check that the target is up and caught up, then retry"
+            }
             RaftError::Shutdown => "ask another node",
             RaftError::Engine(_) => "check the node's disk and its log",
             RaftError::Codec(_) => "the store is damaged: rebuild this node from the others",

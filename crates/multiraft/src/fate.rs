@@ -54,12 +54,16 @@ pub(crate) struct FateTable {
 impl FateTable {
     /// Registers proposal `number`, made in `term`, with one caller for each of its commands.
     pub(crate) fn register(&self, number: u64, term: u64, callers: Vec<FateSender>) {
-        self.waiting.lock().insert(number, Waiting { term, callers });
+        self.waiting
+            .lock()
+            .insert(number, Waiting { term, callers });
     }
 
     /// The entry of proposal `number` was applied with these fates, in the order of its commands.
     pub(crate) fn decide(&self, number: u64, fates: Vec<Fate>) {
-        let Some(waiting) = self.waiting.lock().remove(&number) else { return };
+        let Some(waiting) = self.waiting.lock().remove(&number) else {
+            return;
+        };
         for (caller, fate) in waiting.callers.into_iter().zip(fates) {
             let _ = caller.send(fate);
         }
@@ -67,7 +71,9 @@ impl FateTable {
 
     /// All commands of proposal `number` share one fate.
     pub(crate) fn decide_all(&self, number: u64, fate: Fate) {
-        let Some(waiting) = self.waiting.lock().remove(&number) else { return };
+        let Some(waiting) = self.waiting.lock().remove(&number) else {
+            return;
+        };
         for caller in waiting.callers {
             let _ = caller.send(fate.clone());
         }
@@ -89,10 +95,17 @@ impl FateTable {
         if waiting.values().all(|entry| entry.term >= term) {
             return;
         }
-        let old: Vec<u64> =
-            waiting.iter().filter(|(_, entry)| entry.term < term).map(|(id, _)| *id).collect();
+        let old: Vec<u64> = waiting
+            .iter()
+            .filter(|(_, entry)| entry.term < term)
+            .map(|(id, _)| *id)
+            .collect();
         for id in old {
-            for caller in waiting.remove(&id).map(|entry| entry.callers).unwrap_or_default() {
+            for caller in waiting
+                .remove(&id)
+                .map(|entry| entry.callers)
+                .unwrap_or_default()
+            {
                 let _ = caller.send(fate.clone());
             }
         }
@@ -118,7 +131,10 @@ mod tests {
         assert!(matches!(old.try_recv(), Ok(Fate::Superseded)));
         assert!(new.try_recv().is_err());
         table.decide(2, vec![Fate::Applied(Applied { index: 9 })]);
-        assert!(matches!(new.try_recv(), Ok(Fate::Applied(Applied { index: 9 }))));
+        assert!(matches!(
+            new.try_recv(),
+            Ok(Fate::Applied(Applied { index: 9 }))
+        ));
     }
 
     #[test]

@@ -30,7 +30,9 @@ impl MessageHandler for Inbound {
     fn on_connected(&self, peer: StoreId) {
         for replica in self.shared.replicas() {
             let Some(live) = replica.live() else { continue };
-            let Some(member) = replica.descriptor().replica_on(peer) else { continue };
+            let Some(member) = replica.descriptor().replica_on(peer) else {
+                continue;
+            };
             if replica.leader().is_self {
                 let work = async move { live.raft.reset_backoff(member.id).await };
                 self.shared.runtime.spawn(Box::pin(work));
@@ -63,22 +65,23 @@ impl Inbound {
             shared.metrics.messages_unknown_range.inc();
             return;
         }
-        let is_append = matches!(message.kind, kind::APPEND | kind::HEARTBEAT);
-        if is_append && !replica.is_initialised() {
-            self.ask_for_snapshot(from, &replica, &message);
-            return;
+        if matches!(message.kind, kind::APPEND | kind::HEARTBEAT) {
+            replica.heard_leader(from, message.from);
+            if !replica.is_initialised() {
+                self.ask_for_snapshot(from, &replica, &message);
+                return;
+            }
         }
         match replica.live() {
             Some(live) => live.raft.deliver(from, message),
-            // The message is dropped: Raft sends again, and the instance is there then.
-            None => replica.wake(),
+            None => replica.wake(Some((from, message))),
         }
     }
 
     /// This store holds no data of the range, so entries alone would make a replica with a hole:
     /// its state came about by a split that this store slept through.
     fn ask_for_snapshot(&self, from: StoreId, replica: &Arc<Replica>, message: &Message) {
-        replica.wake();
+        replica.wake(None);
         let ask = Message {
             range: message.range,
             from: message.to,
@@ -92,11 +95,15 @@ impl Inbound {
 
     /// A leader that is told so cuts its log, which makes Raft send a snapshot.
     fn needs_snapshot(&self, message: Message) {
-        let Some(replica) = self.shared.replica(message.range) else { return };
+        let Some(replica) = self.shared.replica(message.range) else {
+            return;
+        };
         if replica.replica_id() != message.to || !replica.leader().is_self {
             return;
         }
         let Some(live) = replica.live() else { return };
-        self.shared.runtime.spawn(Box::pin(async move { live.raft.cut_log(0).await }));
+        self.shared
+            .runtime
+            .spawn(Box::pin(async move { live.raft.cut_log(0).await }));
     }
 }

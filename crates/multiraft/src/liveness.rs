@@ -32,7 +32,13 @@ impl Liveness {
         timeout: Duration,
         clock: std::sync::Arc<dyn cribwork_types::Runtime>,
     ) -> Self {
-        Self { store, incarnation, timeout, peers: DashMap::new(), clock }
+        Self {
+            store,
+            incarnation,
+            timeout,
+            peers: DashMap::new(),
+            clock,
+        }
     }
 
     /// The message that this node sends: its life, a random number drawn at start.
@@ -49,7 +55,13 @@ impl Liveness {
         reader.version(VERSION)?;
         let incarnation = reader.u64()?;
         let was = self.incarnation(from);
-        self.peers.insert(from, Peer { heard: self.clock.now(), incarnation });
+        self.peers.insert(
+            from,
+            Peer {
+                heard: self.clock.now(),
+                incarnation,
+            },
+        );
         Ok(was != Some(incarnation))
     }
 
@@ -61,15 +73,21 @@ impl Liveness {
         }
     }
 
+    /// This node itself slept for `gap` between two sweeps (a stopped process, a starved machine): it
+    /// heard nobody in that time, which says nothing about the others.
+    pub(crate) fn excuse(&self, gap: Duration, period: Duration) {
+        if gap < period * 2 {
+            return;
+        }
+        let now = self.clock.now();
+        for mut peer in self.peers.iter_mut() {
+            peer.heard = (peer.heard + gap - period).min(now);
+        }
+    }
+
     /// True if the store was heard from lately. This node is alive to itself.
     pub(crate) fn is_live(&self, store: StoreId) -> bool {
         self.incarnation(store).is_some()
-    }
-
-    /// True if the store is alive in the life named; `None` names any.
-    pub(crate) fn is_live_as(&self, store: StoreId, incarnation: Option<u64>) -> bool {
-        let now = self.incarnation(store);
-        now.is_some() && (incarnation.is_none() || incarnation == now)
     }
 
     /// The life that a live store is in.

@@ -33,25 +33,73 @@ impl MultiRaftMetrics {
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(format!("cribwork_raft_{name}"), help, counter.clone());
         };
-        counter("rounds", "Entries proposed by this node's leaders", &metrics.rounds);
+        counter(
+            "rounds",
+            "Entries proposed by this node's leaders",
+            &metrics.rounds,
+        );
         counter("commands", "Commands in those entries", &metrics.commands);
-        counter("applied_entries", "Entries applied, all groups", &metrics.applied_entries);
-        counter("apply_rounds", "Engine writes that applied them", &metrics.apply_rounds);
-        counter("read_index", "Reads that had to ask a majority", &metrics.read_index);
-        counter("campaigns", "Campaigns started by the liveness driver", &metrics.campaigns);
-        counter("lease_renewals", "Heartbeats sent to keep a lease", &metrics.lease_renewals);
-        counter("log_cuts", "Times a log was cut behind a snapshot", &metrics.log_cuts);
-        counter("rebuilt", "Instances rebuilt after a fatal error", &metrics.rebuilt);
-        counter("transfers_failed", "Transfers without a new leader", &metrics.transfers_failed);
-        counter("malformed_messages", "Messages dropped as damaged", &metrics.malformed_messages);
+        counter(
+            "applied_entries",
+            "Entries applied, all groups",
+            &metrics.applied_entries,
+        );
+        counter(
+            "apply_rounds",
+            "Engine writes that applied them",
+            &metrics.apply_rounds,
+        );
+        counter(
+            "read_index",
+            "Reads that had to ask a majority",
+            &metrics.read_index,
+        );
+        counter(
+            "campaigns",
+            "Campaigns started by the liveness driver",
+            &metrics.campaigns,
+        );
+        counter(
+            "lease_renewals",
+            "Heartbeats sent to keep a lease",
+            &metrics.lease_renewals,
+        );
+        counter(
+            "log_cuts",
+            "Times a log was cut behind a snapshot",
+            &metrics.log_cuts,
+        );
+        counter(
+            "rebuilt",
+            "Instances rebuilt after a fatal error",
+            &metrics.rebuilt,
+        );
+        counter(
+            "transfers_failed",
+            "Transfers without a new leader",
+            &metrics.transfers_failed,
+        );
+        counter(
+            "malformed_messages",
+            "Messages dropped as damaged",
+            &metrics.malformed_messages,
+        );
         counter(
             "messages_unknown_range",
             "Messages for ranges that are not here",
             &metrics.messages_unknown_range,
         );
         counter("snapshots_sent", "Snapshots sent", &metrics.snapshots_sent);
-        counter("snapshots_installed", "Snapshots installed", &metrics.snapshots_installed);
-        counter("snapshots_refused", "Snapshots refused on arrival", &metrics.snapshots_refused);
+        counter(
+            "snapshots_installed",
+            "Snapshots installed",
+            &metrics.snapshots_installed,
+        );
+        counter(
+            "snapshots_refused",
+            "Snapshots refused on arrival",
+            &metrics.snapshots_refused,
+        );
         registry.register(
             "cribwork_raft_live_replicas",
             "Replicas that hold a Raft instance",

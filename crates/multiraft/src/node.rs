@@ -26,7 +26,7 @@ use crate::metrics::MultiRaftMetrics;
 use crate::observer::Observer;
 use crate::options::{APPLY_QUEUE_MAX, MultiRaftOptions, SNAPSHOTS_SENT_MAX};
 use crate::raft::{InstanceFactory, OpenraftFactory};
-use crate::records::{AppliedRecord, ReplicaRecord};
+use crate::records::{AppliedRecord, ReplicaRecord, decode_vote};
 use crate::replica::Replica;
 use crate::seed::Seed;
 use crate::snapshot::Incoming;
@@ -83,13 +83,17 @@ pub(crate) struct NodeShared {
     apply_jobs: mpsc::Sender<Job>,
     next_number: AtomicU64,
     started_at: Duration,
+    /// Ranges are being created: one that is not known yet is about to be.
+    creating: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl NodeShared {
     /// False if the message could not be queued.
     pub(crate) fn send(&self, to: StoreId, class: Class, message: Message) -> bool {
-        self.sender.get().is_some_and(|sender| sender.send(to, class, message).is_ok())
+        self.sender
+            .get()
+            .is_some_and(|sender| sender.send(to, class, message).is_ok())
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -111,8 +115,11 @@ impl NodeShared {
 
     /// All replicas, by range id: the registry's own order must never decide anything.
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
-        let mut all: Vec<Arc<Replica>> =
-            self.registry.iter().map(|entry| entry.value().clone()).collect();
+        let mut all: Vec<Arc<Replica>> = self
+            .registry
+            .iter()
+            .map(|entry| entry.value().clone())
+            .collect();
         all.sort_unstable_by_key(|replica| replica.range_id());
         all
     }
@@ -128,7 +135,10 @@ impl NodeShared {
     }
 
     pub(crate) async fn submit_apply(&self, job: Job) -> Result<(), RaftError> {
-        self.apply_jobs.send(job).await.map_err(|_| RaftError::Shutdown)
+        self.apply_jobs
+            .send(job)
+            .await
+            .map_err(|_| RaftError::Shutdown)
     }
 
     pub(crate) async fn apply_barrier(&self) -> Result<(), RaftError> {
@@ -152,13 +162,11 @@ impl NodeShared {
     }
 
     /// Registers a replica whose seeds are written, and starts it if it is to lead.
-    pub(crate) fn add_replica(
-        self: &Arc<Self>,
-        record: ReplicaRecord,
-        applied: AppliedRecord,
-        lead: bool,
-    ) {
-        let replica = self.register(record, applied);
+    pub(crate) fn add_replica(self: &Arc<Self>, seed: &Seed, applied: AppliedRecord, lead: bool) {
+        let replica = self.register(seed.record.clone(), applied);
+        if !seed.keep_vote {
+            replica.recall_leader(seed.vote());
+        }
         self.observer.range_changed(replica.descriptor());
         if lead {
             self.runtime.spawn(Box::pin(async move {
@@ -191,11 +199,24 @@ impl NodeShared {
         if !from_leader && message.kind != kind::APPEND && message.kind != kind::HEARTBEAT {
             return;
         }
-        if self.map.read().check_tiling().is_ok() || message.range == RangeId::PLACEMENT {
+        if message.range == RangeId::PLACEMENT || self.creating.load(Ordering::Acquire) {
             return;
         }
-        let descriptor = RangeDescriptor { id: message.range, ..RangeDescriptor::default() };
-        let record = ReplicaRecord { id: message.to, initialised: false, descriptor };
+        {
+            let map = self.map.read();
+            if map.is_empty() || map.check_tiling().is_ok() {
+                return;
+            }
+        }
+        let descriptor = RangeDescriptor {
+            id: message.range,
+            ..RangeDescriptor::default()
+        };
+        let record = ReplicaRecord {
+            id: message.to,
+            initialised: false,
+            descriptor,
+        };
         let mut batch = WriteBatch::new();
         crate::seed::put_record(&mut batch, &record);
         if let Err(error) = self.engine.write(&batch) {
@@ -219,7 +240,11 @@ impl MultiRaft {
     /// # Errors
     /// [`RaftError`] if the store cannot be read.
     pub fn open(options: MultiRaftOptions, parts: NodeParts) -> Result<Self, RaftError> {
-        Self::open_over(options, parts, Arc::new(OpenraftFactory::<TokioRuntime>::new()))
+        Self::open_over(
+            options,
+            parts,
+            Arc::new(OpenraftFactory::<TokioRuntime>::new()),
+        )
     }
 
     /// As [`MultiRaft::open`], over instances of another async runtime.
@@ -251,12 +276,15 @@ impl MultiRaft {
             sender: OnceLock::new(),
             apply_jobs,
             next_number: AtomicU64::new(1),
+            creating: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         load(&shared)?;
         // On the node's own runtime, not a thread: a hand-over between threads costs more than
         // applying does (measured).
-        shared.runtime.spawn(Box::pin(apply::run(shared.clone(), jobs)));
+        shared
+            .runtime
+            .spawn(Box::pin(apply::run(shared.clone(), jobs)));
         Ok(Self { shared })
     }
 
@@ -267,12 +295,16 @@ impl MultiRaft {
         }
         // Its own thread in production: a busy node must not look dead.
         let driver = driver::run(self.shared.clone());
-        self.shared.runtime.spawn_worker("liveness", Box::pin(driver));
+        self.shared
+            .runtime
+            .spawn_worker("liveness", Box::pin(driver));
     }
 
     /// Takes messages from the transport.
     pub fn handler(&self) -> Arc<dyn MessageHandler> {
-        Arc::new(Inbound { shared: self.shared.clone() })
+        Arc::new(Inbound {
+            shared: self.shared.clone(),
+        })
     }
 
     /// Creates this store's replica of a new range whose first leader is `leader`, and starts it.
@@ -300,6 +332,16 @@ impl MultiRaft {
         &self,
         ranges: Vec<(RangeDescriptor, ReplicaDescriptor)>,
     ) -> Result<(), RaftError> {
+        self.shared.creating.store(true, Ordering::Release);
+        let created = self.seed_ranges(ranges).await;
+        self.shared.creating.store(false, Ordering::Release);
+        created
+    }
+
+    async fn seed_ranges(
+        &self,
+        ranges: Vec<(RangeDescriptor, ReplicaDescriptor)>,
+    ) -> Result<(), RaftError> {
         let mut batch = WriteBatch::new();
         let mut made = Vec::new();
         for (descriptor, leader) in ranges {
@@ -307,24 +349,31 @@ impl MultiRaft {
             if self.shared.replica(range).is_some() {
                 continue;
             }
-            let mine = descriptor.replica_on(self.shared.options.store).ok_or_else(|| {
-                RaftError::Refused { range, why: "this store is not a member".into() }
-            })?;
+            let mine = descriptor
+                .replica_on(self.shared.options.store)
+                .ok_or_else(|| RaftError::Refused {
+                    range,
+                    why: "this store is not a member".into(),
+                })?;
             let seed = Seed {
-                record: ReplicaRecord { id: mine.id, initialised: true, descriptor },
+                record: ReplicaRecord {
+                    id: mine.id,
+                    initialised: true,
+                    descriptor,
+                },
                 leader: leader.id,
                 term: 1,
                 keep_vote: false,
             };
             let applied = seed.write(&mut batch);
-            made.push((seed.record, applied, mine.id == leader.id));
+            made.push((seed, applied, mine.id == leader.id));
         }
         if made.is_empty() {
             return Ok(());
         }
         self.shared.writer.write_durable(batch).await?;
-        for (record, applied, lead) in made {
-            self.shared.add_replica(record, applied, lead);
+        for (seed, applied, lead) in made {
+            self.shared.add_replica(&seed, applied, lead);
         }
         Ok(())
     }
@@ -343,7 +392,9 @@ impl MultiRaft {
     /// Descriptors of the local ranges that overlap `span`, in key order.
     pub fn local_ranges(&self, span: &cribwork_types::KeyRange) -> Vec<Arc<RangeDescriptor>> {
         let map = self.shared.map.read();
-        map.scan(span, usize::MAX).map(|entry| entry.descriptor.clone()).collect()
+        map.scan(span, usize::MAX)
+            .map(|entry| entry.descriptor.clone())
+            .collect()
     }
 
     /// All replicas, by range id.
@@ -362,15 +413,20 @@ impl MultiRaft {
     /// [`RaftError::RangeNotFound`], or what closing meets.
     pub async fn close_instance(&self, range: RangeId) -> Result<(), RaftError> {
         let store = self.shared.options.store;
-        let replica =
-            self.shared.replica(range).ok_or(RaftError::RangeNotFound { range, store })?;
+        let replica = self
+            .shared
+            .replica(range)
+            .ok_or(RaftError::RangeNotFound { range, store })?;
         replica.close().await
     }
 
     /// Hands every leadership to a live member, then closes all instances.
     pub async fn shutdown(&self) {
-        let leading: Vec<_> =
-            self.replicas().into_iter().filter(|replica| replica.leader().is_self).collect();
+        let leading: Vec<_> = self
+            .replicas()
+            .into_iter()
+            .filter(|replica| replica.leader().is_self)
+            .collect();
         for chunk in leading.chunks(16) {
             futures::future::join_all(chunk.iter().map(hand_over)).await;
         }
@@ -415,10 +471,10 @@ fn load(shared: &Arc<NodeShared>) -> Result<(), RaftError> {
             Some(bytes) => AppliedRecord::decode(bytes)?,
             None => AppliedRecord::default(),
         };
-        let (range, log_vote) = (record.descriptor.id, record.initialised);
+        let (range, has_vote) = (record.descriptor.id, record.initialised);
         let replica = shared.register(record, applied);
-        if log_vote {
-            replica.recall_leader(shared.engine.get(Cf::Raft, &keys::vote(range))?)?;
+        if has_vote && let Some(vote) = snapshot.get(Cf::Raft, &keys::vote(range))? {
+            replica.recall_leader(decode_vote(vote)?);
         }
         found = cursor.next()?;
     }

@@ -100,3 +100,5 @@ pub(crate) const SNAPSHOT_BYTES_MAX: usize = 512 << 20;
 pub(crate) const SNAPSHOTS_SENT_MAX: usize = 2;
 /// Snapshots that a node receives at once.
 pub(crate) const SNAPSHOTS_RECEIVED_MAX: usize = 4;
+/// Messages that wait for one replica's instance to be built.
+pub(crate) const WAKING_MESSAGES_MAX: usize = 64;

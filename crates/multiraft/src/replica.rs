@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use cribwork_transport::Message;
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, StoreId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -16,6 +17,7 @@ use crate::error::RaftError;
 use crate::fate::FateTable;
 use crate::log::RangeLog;
 use crate::node::NodeShared;
+use crate::options::WAKING_MESSAGES_MAX;
 use crate::position::VoteRecord;
 use crate::propose::Batcher;
 use crate::raft::Instance;
@@ -60,6 +62,9 @@ pub struct LeaderView {
 pub(crate) struct LeaderSeen {
     pub(crate) leader: Option<ReplicaId>,
     pub(crate) term: u64,
+    /// A message of this leader came in this process's life.
+    pub(crate) heard: bool,
+    /// The life of the leader's store that it was heard in, once that store's liveness message told.
     pub(crate) incarnation: Option<u64>,
 }
 
@@ -82,7 +87,8 @@ pub struct Replica {
     pub(crate) batcher: Batcher,
     instance: ArcSwapOption<LiveInstance>,
     building: tokio::sync::Mutex<()>,
-    woken: AtomicBool,
+    /// Messages that came while the instance was being built; `None` if none is.
+    waking: Mutex<Option<Vec<(StoreId, Message)>>>,
     pub(crate) seen: Mutex<LeaderSeen>,
     /// The term in which this replica leads with its barrier applied; 0 if it does not.
     pub(crate) serving_term: AtomicU64,
@@ -116,7 +122,7 @@ impl Replica {
             batcher: Batcher::default(),
             instance: ArcSwapOption::empty(),
             building: tokio::sync::Mutex::new(()),
-            woken: AtomicBool::new(false),
+            waking: Mutex::new(None),
             seen: Mutex::new(LeaderSeen::default()),
             serving_term: AtomicU64::new(0),
             fences: AtomicU32::new(0),
@@ -166,9 +172,15 @@ impl Replica {
     pub fn leader(&self) -> LeaderView {
         let seen = *self.seen.lock();
         let serving = self.serving_term.load(Ordering::Acquire);
-        let leader = seen.leader.and_then(|id| self.descriptor.load().replica(id));
+        let leader = seen
+            .leader
+            .and_then(|id| self.descriptor.load().replica(id));
         let is_self = seen.leader == Some(self.id) && serving == seen.term && serving != 0;
-        LeaderView { leader, is_self, term: seen.term }
+        LeaderView {
+            leader,
+            is_self,
+            term: seen.term,
+        }
     }
 
     pub(crate) fn is_initialised(&self) -> bool {
@@ -186,7 +198,10 @@ impl Replica {
             0 => self.leader().leader.filter(|leader| leader.id != self.id),
             _ => descriptor.replica_on(handing_over),
         };
-        RaftError::NotLeader { range: self.range, leader }
+        RaftError::NotLeader {
+            range: self.range,
+            leader,
+        }
     }
 
     /// Takes over what the apply task wrote.
@@ -233,7 +248,11 @@ impl Replica {
             self.shared.options.tail_cache_bytes_max,
         )
         .map_err(|error| RaftError::Engine(error.to_string()))?;
-        let raft = self.shared.factory.build(self.clone(), log.clone(), restore).await?;
+        let raft = self
+            .shared
+            .factory
+            .build(self.clone(), log.clone(), restore)
+            .await?;
         let live = Arc::new(LiveInstance { raft, log });
         self.instance.store(Some(live.clone()));
         self.shared.metrics.live_replicas.inc();
@@ -241,17 +260,34 @@ impl Replica {
         Ok(live)
     }
 
-    /// Builds the instance in the background, once, so that later messages find it.
-    pub(crate) fn wake(self: &Arc<Self>) {
-        if self.woken.swap(true, Ordering::AcqRel) {
-            return;
+    /// Builds the instance in the background, once, and hands it the messages that came meanwhile.
+    pub(crate) fn wake(self: &Arc<Self>, message: Option<(StoreId, Message)>) {
+        {
+            let mut waking = self.waking.lock();
+            let under_way = waking.is_some();
+            let waiting = waking.get_or_insert_default();
+            // Over the bound they are dropped: Raft sends again.
+            if waiting.len() < WAKING_MESSAGES_MAX {
+                waiting.extend(message);
+            }
+            if under_way {
+                return;
+            }
         }
         let replica = self.clone();
         self.shared.runtime.spawn(Box::pin(async move {
-            if let Err(error) = replica.instance().await {
-                tracing::warn!(range = %replica.range, %error, "cannot start the replica");
+            let built = replica.instance().await;
+            let waiting = replica.waking.lock().take().unwrap_or_default();
+            match built {
+                Ok(live) => {
+                    for (from, message) in waiting {
+                        live.raft.deliver(from, message);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(range = %replica.range, %error, "cannot start the replica");
+                }
             }
-            replica.woken.store(false, Ordering::Release);
         }));
     }
 
@@ -259,13 +295,16 @@ impl Replica {
     /// have, forget. The replica is cold then.
     pub(crate) async fn close(self: &Arc<Self>) -> Result<(), RaftError> {
         let _no_builder = self.building.lock().await;
-        let Some(live) = self.live() else { return Ok(()) };
+        let Some(live) = self.live() else {
+            return Ok(());
+        };
         self.serving_term.store(0, Ordering::Release);
         live.raft.shutdown().await;
         live.log.close();
         self.shared.writer.barrier().await?;
         self.shared.apply_barrier().await?;
         self.instance.store(None);
+        self.forget_own_leadership();
         self.shared.metrics.live_replicas.dec();
         self.changed.notify_waiters();
         Ok(())
@@ -274,20 +313,25 @@ impl Replica {
     /// Called for every vote that this member saved.
     pub(crate) fn vote_changed(self: &Arc<Self>, vote: VoteRecord) {
         let leader = vote.committed.then_some(vote.candidate);
-        let store = leader.and_then(|id| self.descriptor.load().replica(id)).map(|it| it.store);
-        let incarnation = store.and_then(|store| self.shared.liveness.incarnation(store));
         {
             let mut seen = self.seen.lock();
             if seen.leader == leader && seen.term == vote.term {
                 return;
             }
-            *seen = LeaderSeen { leader, term: vote.term, incarnation };
+            *seen = LeaderSeen {
+                leader,
+                term: vote.term,
+                heard: true,
+                incarnation: None,
+            };
         }
         self.handing_over_to.store(0, Ordering::Release);
         self.serving_term.store(0, Ordering::Release);
         self.changed.notify_waiters();
         let view = self.leader();
-        self.shared.observer.leader_changed(self.range, view.leader, vote.term, false);
+        self.shared
+            .observer
+            .leader_changed(self.range, view.leader, vote.term, false);
         if leader == Some(self.id) {
             let replica = self.clone();
             let work = async move { replica.establish(vote.term).await };
@@ -306,7 +350,9 @@ impl Replica {
         }
         self.changed.notify_waiters();
         let leader = self.leader().leader;
-        self.shared.observer.leader_changed(self.range, leader, term, true);
+        self.shared
+            .observer
+            .leader_changed(self.range, leader, term, true);
     }
 
     /// May this member grant a vote to `candidate` now? Beside what openraft checks: not within one
@@ -322,21 +368,50 @@ impl Replica {
         if self.shared.within_first_lease() {
             return false;
         }
-        let seen = *self.seen.lock();
-        let Some(leader) = seen.leader else { return true };
-        if leader == candidate || leader == self.id {
+        let leader = self.seen.lock().leader;
+        if leader == Some(self.id) && candidate != self.id {
+            self.remind_followers();
+            return false;
+        }
+        leader == Some(candidate) || !self.leader_lives()
+    }
+
+    /// True if the leader is this replica, or its store is alive in the life in which this replica
+    /// last heard from it.
+    pub(crate) fn leader_lives(&self) -> bool {
+        let mut seen = self.seen.lock();
+        let Some(leader) = seen.leader else {
+            return false;
+        };
+        if leader == self.id {
             return true;
         }
         let Some(store) = self.descriptor.load().replica(leader).map(|it| it.store) else {
-            return true;
+            return false;
         };
-        !self.shared.liveness.is_live_as(store, seen.incarnation)
+        let now = self.shared.liveness.incarnation(store);
+        if seen.heard && seen.incarnation.is_none() {
+            seen.incarnation = now;
+        }
+        now.is_some() && seen.incarnation == now
+    }
+
+    /// Somebody campaigns against this live leader: it has not heard of it since it started.
+    fn remind_followers(&self) {
+        let Some(live) = self.live() else { return };
+        self.shared
+            .runtime
+            .spawn(Box::pin(async move { live.raft.heartbeat().await }));
     }
 
     /// Hands committed entries to the node's apply task and waits until they are applied.
     pub(crate) async fn apply(self: &Arc<Self>, entries: Vec<Committed>) -> Result<(), RaftError> {
         let (done, applied) = oneshot::channel();
-        let job = Job::Entries { replica: self.clone(), entries, done };
+        let job = Job::Entries {
+            replica: self.clone(),
+            entries,
+            done,
+        };
         self.shared.submit_apply(job).await?;
         applied.await.map_err(|_| RaftError::Shutdown)?
     }
@@ -348,7 +423,12 @@ impl Replica {
         snapshot: RangeSnapshot,
     ) -> Result<(), RaftError> {
         let (done, installed) = oneshot::channel();
-        let job = Job::Install { replica: self.clone(), applied, snapshot, done };
+        let job = Job::Install {
+            replica: self.clone(),
+            applied,
+            snapshot,
+            done,
+        };
         self.shared.submit_apply(job).await?;
         installed.await.map_err(|_| RaftError::Shutdown)?
     }
@@ -365,12 +445,33 @@ impl Replica {
 }
 
 impl Replica {
-    /// After a start: whom the stored vote names is who led last. This store is not leading, even if
-    /// it did, and which life the leader was in is forgotten.
-    pub(crate) fn recall_leader(&self, vote: Option<bytes::Bytes>) -> Result<(), RaftError> {
-        let Some(vote) = vote.map(crate::records::decode_vote).transpose()? else { return Ok(()) };
+    /// Takes whom a stored vote names as who led last, in a life that is not known. This store is
+    /// not leading, even if it did.
+    pub(crate) fn recall_leader(&self, vote: VoteRecord) {
         let leader = (vote.committed && vote.candidate != self.id).then_some(vote.candidate);
-        *self.seen.lock() = LeaderSeen { leader, term: vote.term, incarnation: None };
-        Ok(())
+        *self.seen.lock() = LeaderSeen {
+            leader,
+            term: vote.term,
+            heard: false,
+            incarnation: None,
+        };
+    }
+
+    /// A leader's message came: it leads in the present life of its store.
+    pub(crate) fn heard_leader(&self, store: StoreId, leader: ReplicaId) {
+        let incarnation = self.shared.liveness.incarnation(store);
+        let mut seen = self.seen.lock();
+        if seen.leader == Some(leader) {
+            seen.heard = true;
+            seen.incarnation = incarnation.or(seen.incarnation);
+        }
+    }
+
+    /// A leader whose instance is closed does not lead any more: it has to be elected again.
+    fn forget_own_leadership(&self) {
+        let mut seen = self.seen.lock();
+        if seen.leader == Some(self.id) {
+            seen.leader = None;
+        }
     }
 }

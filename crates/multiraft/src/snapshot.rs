@@ -55,13 +55,24 @@ impl Replica {
         let range = self.range_id();
         let applied = snapshot.get(Cf::State, &keys::applied(range))?;
         let record = snapshot.get(Cf::State, &keys::replica(range))?;
-        let (Some(applied), Some(record)) = (applied, record) else { return Ok(None) };
-        let (applied, record) = (AppliedRecord::decode(applied)?, ReplicaRecord::decode(record)?);
+        let (Some(applied), Some(record)) = (applied, record) else {
+            return Ok(None);
+        };
+        let (applied, record) = (
+            AppliedRecord::decode(applied)?,
+            ReplicaRecord::decode(record)?,
+        );
         if !record.initialised || applied.position.is_none() {
             return Ok(None);
         }
         let data = SnapshotData::Local(snapshot);
-        Ok(Some((applied, RangeSnapshot { descriptor: record.descriptor, data })))
+        Ok(Some((
+            applied,
+            RangeSnapshot {
+                descriptor: record.descriptor,
+                data,
+            },
+        )))
     }
 }
 
@@ -69,9 +80,11 @@ impl Replica {
 const LAST: u8 = 1;
 /// The body goes on in the next message.
 const MORE: u8 = 2;
+/// The head, which is answered by itself.
+const OFFER: u8 = 4;
 
-/// One message of a snapshot: `number u32, flags u8, crc u32, part of a body`. The first body is the
-/// head, each other one a batch of puts; a body larger than a message travels in parts.
+/// One message of a snapshot: `number u32, flags u8, crc u32, part of a body`. The first message is
+/// the head, each other body a batch of puts; a body larger than a message travels in parts.
 fn encode_chunk(number: u32, flags: u8, part: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(9 + part.len());
     out.put_u32(number);
@@ -102,17 +115,41 @@ pub(crate) async fn send(
 ) -> Result<Bytes, RaftError> {
     let shared = replica.shared();
     let range = replica.range_id();
-    let _permit = shared.snapshots_sent.acquire().await.map_err(|_| RaftError::Shutdown)?;
+    let _permit = shared
+        .snapshots_sent
+        .acquire()
+        .await
+        .map_err(|_| RaftError::Shutdown)?;
     let SnapshotData::Local(engine_snapshot) = snapshot.data else {
-        return Err(RaftError::Refused { range, why: "a received snapshot is not sent on".into() });
+        return Err(RaftError::Refused {
+            range,
+            why: "a received snapshot is not sent on".into(),
+        });
     };
     let (call, answer) = shared.calls.open_slow(store);
-    let mut outbox = Outbox { replica, target, store, call, number: 0 };
     let mut head = BytesMut::new();
+    head.put_u64(call);
     put_bytes(&mut head, &header);
     put_bytes(&mut head, &applied.encode());
     put_bytes(&mut head, &snapshot.descriptor.encode());
-    outbox.send_body(&head).await?;
+    // The offer goes first, alone: nothing is sent to a member that is gone or refuses.
+    let (offer, accepted) = shared.calls.open(store, shared.runtime.now());
+    let mut outbox = Outbox {
+        replica,
+        target,
+        store,
+        call: offer,
+        number: 0,
+    };
+    outbox.send_part(OFFER, &head).await?;
+    if !accepted.await.is_ok_and(|answer| !answer.is_empty()) {
+        shared.calls.drop_call(call);
+        return Err(RaftError::Refused {
+            range,
+            why: "the snapshot was not accepted".into(),
+        });
+    }
+    outbox.call = call;
     for cf in Cf::DATA {
         let mut next = Some(snapshot.descriptor.span.start.clone());
         while let Some(from) = next {
@@ -132,7 +169,10 @@ pub(crate) async fn send(
         Ok(Ok(bytes)) => Ok(bytes),
         _ => {
             shared.calls.drop_call(call);
-            Err(RaftError::Refused { range, why: "the snapshot was not answered".into() })
+            Err(RaftError::Refused {
+                range,
+                why: "the snapshot was not answered".into(),
+            })
         }
     }
 }
@@ -209,9 +249,8 @@ fn read_chunk(
 
 /// Everything that arrived of one snapshot.
 struct Arriving {
-    call: u64,
     next: u32,
-    head: Option<Head>,
+    head: Head,
     /// Parts of a body that is not complete yet.
     parts: BytesMut,
     batch: WriteBatch,
@@ -219,6 +258,8 @@ struct Arriving {
 }
 
 struct Head {
+    /// Under which the chunks come and the whole is answered.
+    call: u64,
     header: Bytes,
     applied: AppliedRecord,
     descriptor: RangeDescriptor,
@@ -231,6 +272,14 @@ pub(crate) struct Complete {
     pub(crate) data: RangeSnapshot,
 }
 
+/// What a chunk made of its snapshot.
+pub(crate) enum Taken {
+    /// The offer is accepted: say so.
+    Accepted,
+    Part,
+    Whole(Box<Complete>),
+}
+
 /// Snapshots on their way in, at most [`SNAPSHOTS_RECEIVED_MAX`].
 #[derive(Default)]
 pub(crate) struct Incoming {
@@ -238,26 +287,24 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Takes one chunk; gives the snapshot with the last one. Anything out of order, damaged, over a
-    /// bound or overlapping another range of this store drops the snapshot: the sender tries again.
+    /// Takes one chunk; gives the snapshot with the last one.
+    ///
+    /// # Errors
+    /// Why the whole snapshot is dropped: a chunk is missing or damaged, a bound is reached, or it
+    /// overlaps another range of this store. Said once a snapshot.
     pub(crate) fn take(
         &self,
         from: StoreId,
         message: &Message,
         replica: &Arc<Replica>,
-    ) -> Option<Complete> {
+    ) -> Result<Taken, &'static str> {
         let key = (from, message.range);
         let mut arriving = self.arriving.lock();
         let taken = Self::chunk(&mut arriving, key, message, replica);
-        match taken {
-            Ok(complete) => complete,
-            Err(why) => {
-                tracing::warn!(range = %message.range, store = %from, why, "snapshot refused");
-                replica.shared().metrics.snapshots_refused.inc();
-                arriving.remove(&key);
-                None
-            }
+        if taken.is_err() {
+            arriving.remove(&key);
         }
+        taken
     }
 
     fn chunk(
@@ -265,17 +312,20 @@ impl Incoming {
         key: (StoreId, RangeId),
         message: &Message,
         replica: &Arc<Replica>,
-    ) -> Result<Option<Complete>, &'static str> {
+    ) -> Result<Taken, &'static str> {
         let decoded = decode_chunk(message.payload.clone());
         let (number, flags, part) = decoded.map_err(|_| "a damaged chunk")?;
-        if number == 0 {
+        if flags & OFFER != 0 {
             if arriving.len() >= SNAPSHOTS_RECEIVED_MAX && !arriving.contains_key(&key) {
                 return Err("too many snapshots at once");
             }
-            arriving.insert(key, Arriving::new(message.call));
+            let head = head(part).map_err(|_| "a damaged head")?;
+            replica.shared().check_overlap(&head.descriptor)?;
+            arriving.insert(key, Arriving::new(head));
+            return Ok(Taken::Accepted);
         }
         let state = arriving.get_mut(&key).ok_or("a chunk without a head")?;
-        if state.call != message.call || state.next != number {
+        if state.head.call != message.call || state.next != number {
             return Err("a chunk is missing");
         }
         state.next += 1;
@@ -286,53 +336,63 @@ impl Incoming {
         state.parts.extend_from_slice(&part);
         if flags & LAST != 0 {
             let state = arriving.remove(&key).ok_or("a chunk without a head")?;
-            return state.complete().map(Some);
+            return Ok(Taken::Whole(Box::new(state.complete())));
         }
         if flags & MORE == 0 {
-            state.body(replica)?;
+            state.body()?;
         }
-        Ok(None)
+        Ok(Taken::Part)
     }
 }
 
 impl Arriving {
-    fn new(call: u64) -> Self {
-        let (parts, batch) = (BytesMut::new(), WriteBatch::new());
-        Self { call, next: 0, head: None, parts, batch, bytes: 0 }
+    fn new(head: Head) -> Self {
+        Self {
+            next: 1,
+            head,
+            parts: BytesMut::new(),
+            batch: WriteBatch::new(),
+            bytes: 0,
+        }
     }
 
-    /// A body is complete: the head, or a batch.
-    fn body(&mut self, replica: &Arc<Replica>) -> Result<(), &'static str> {
+    /// A batch is complete.
+    fn body(&mut self) -> Result<(), &'static str> {
         let body = std::mem::take(&mut self.parts).freeze();
-        if self.head.is_none() {
-            let head = head(body).map_err(|_| "a damaged head")?;
-            replica.shared().check_overlap(&head.descriptor)?;
-            self.head = Some(head);
-            return Ok(());
-        }
         let mut reader = Reader::new("snapshot chunk", body);
-        self.batch.append(WriteBatch::decode(&mut reader).map_err(|_| "a damaged batch")?);
+        self.batch
+            .append(WriteBatch::decode(&mut reader).map_err(|_| "a damaged batch")?);
         Ok(())
     }
 
-    fn complete(self) -> Result<Complete, &'static str> {
-        let head = self.head.ok_or("an end without a head")?;
+    fn complete(self) -> Complete {
+        let Head {
+            header,
+            applied,
+            descriptor,
+            ..
+        } = self.head;
         let data = SnapshotData::Received(self.batch);
-        Ok(Complete {
-            header: head.header,
-            applied: head.applied,
-            data: RangeSnapshot { descriptor: head.descriptor, data },
-        })
+        Complete {
+            header,
+            applied,
+            data: RangeSnapshot { descriptor, data },
+        }
     }
 }
 
 fn head(body: Bytes) -> Result<Head, CodecError> {
     let mut reader = Reader::new("snapshot head", body);
-    let header = reader.bytes()?;
+    let (call, header) = (reader.u64()?, reader.bytes()?);
     let applied = AppliedRecord::decode(reader.bytes()?)?;
     let descriptor = RangeDescriptor::decode(reader.bytes()?)?;
     reader.finish()?;
-    Ok(Head { header, applied, descriptor })
+    Ok(Head {
+        call,
+        header,
+        applied,
+        descriptor,
+    })
 }
 
 /// Replaces what this store holds of the range, in one batch. Called by the apply task only.
@@ -343,9 +403,14 @@ pub(crate) fn install(
     snapshot: RangeSnapshot,
 ) -> Result<(), RaftError> {
     let range = replica.range_id();
-    let SnapshotData::Received(puts) = snapshot.data else { return Ok(()) };
+    let SnapshotData::Received(puts) = snapshot.data else {
+        return Ok(());
+    };
     let descriptor = snapshot.descriptor;
-    let refuse = |why: &str| RaftError::Refused { range, why: why.to_owned() };
+    let refuse = |why: &str| RaftError::Refused {
+        range,
+        why: why.to_owned(),
+    };
     if descriptor.epoch.is_behind(&replica.descriptor().epoch) {
         return Err(refuse("the snapshot is older than the replica"));
     }
@@ -361,7 +426,14 @@ pub(crate) fn install(
     batch.append(puts);
     batch.put(Cf::State, keys::applied(range), applied.encode());
     let id = replica.replica_id();
-    put_record(&mut batch, &ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() });
+    put_record(
+        &mut batch,
+        &ReplicaRecord {
+            id,
+            initialised: true,
+            descriptor: descriptor.clone(),
+        },
+    );
     shared.engine.write(&batch)?;
     shared.metrics.snapshots_installed.inc();
     if let Some(at) = applied.position {

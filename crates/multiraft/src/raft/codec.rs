@@ -6,8 +6,8 @@ use cribwork_types::CodecError;
 use cribwork_types::codec::{Reader, put_bytes};
 use openraft::AsyncRuntime;
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 
 use super::types::{self, Types};
@@ -51,7 +51,10 @@ pub(super) fn encode_append<A: AsyncRuntime>(request: &AppendEntriesRequest<Type
         .iter()
         .map(|entry| {
             let term = entry.log_id.leader_id.term;
-            (entry.log_id.index, records::encode_entry(term, &types::payload(&entry.payload)))
+            (
+                entry.log_id.index,
+                records::encode_entry(term, &types::payload(&entry.payload)),
+            )
         })
         .collect();
     let size: usize = entries.iter().map(|(_, bytes)| bytes.len() + 12).sum();
@@ -85,7 +88,12 @@ pub(super) fn decode_append<A: AsyncRuntime>(
         entries.push(types::entry(Position { term, index }, payload));
     }
     reader.finish()?;
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit,
+    })
 }
 
 /// `0 ++ matched | 1 ++ conflict | 2 ++ higher vote`.
@@ -117,7 +125,8 @@ pub(super) fn decode_append_result<A: AsyncRuntime>(
     let result = match reader.u8()? {
         0 => Ok(get_log_id(&mut reader)?),
         1 => {
-            let at = get_log_id(&mut reader)?.ok_or(reader.malformed("conflict without position"))?;
+            let at =
+                get_log_id(&mut reader)?.ok_or(reader.malformed("conflict without position"))?;
             Err(StreamAppendError::Conflict(at))
         }
         2 => Err(StreamAppendError::HigherVote(get_vote(&mut reader)?)),

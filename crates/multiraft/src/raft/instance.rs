@@ -18,15 +18,16 @@ use openraft::{
 
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
-use super::state_machine::{RaftSnapshot, StateMachine};
+use super::state_machine::{RaftSnapshot, StateMachine, stored_membership};
 use super::streams::InboundStreams;
-use super::types::{self, CommittedLeaderId, Commands, Types};
+use super::types::{self, Commands, CommittedLeaderId, Types};
 use super::{Instance, InstanceFactory, WriteError, codec, kind};
 use crate::error::RaftError;
 use crate::log::RangeLog;
 use crate::options::MultiRaftOptions;
 use crate::position::VoteRecord;
 use crate::replica::Replica;
+use crate::snapshot::{Complete, Taken};
 
 pub(super) type RaftOf<A> = Raft<Types<A>, StateMachine<A>>;
 
@@ -89,9 +90,13 @@ where
             )
             .await
             .map_err(|error| fatal(error.to_string()))?;
-            let instance =
-                Arc::new(Live { raft, replica, log, streams: InboundStreams::<A>::new() });
-            instance.watch_votes();
+            let instance = Arc::new(Live {
+                raft,
+                replica,
+                log,
+                streams: InboundStreams::<A>::new(),
+            });
+            instance.watch_votes(restore);
             Ok(instance as Arc<dyn Instance>)
         })
     }
@@ -109,15 +114,18 @@ where
     A: AsyncRuntime,
     RaftOf<A>: Send + Sync,
 {
-    /// Tells the replica of every durable vote, until the instance stops.
-    fn watch_votes(&self) {
+    /// Tells the replica of every vote saved from now on, until the instance stops. The vote found
+    /// on disk counts only for a leader that resumes; for others it says who led in an earlier life.
+    fn watch_votes(&self, restore: bool) {
         let mut votes = self.raft.watch_vote_progress();
         let replica = Arc::downgrade(&self.replica);
         let log = self.log.clone();
+        let found = if restore { None } else { log.vote() };
         self.replica.shared().runtime.spawn(Box::pin(async move {
             loop {
                 if let Some(replica) = replica.upgrade()
                     && let Some(vote) = log.vote()
+                    && Some(vote) != found
                 {
                     replica.vote_changed(vote);
                 }
@@ -169,13 +177,53 @@ where
             self.replica.shared().metrics.malformed_messages.inc();
             return;
         };
-        let kind = if pre_vote { kind::PRE_VOTE_RESULT } else { kind::VOTE_RESULT };
-        if !self.replica.may_grant(message.from, request.leadership_transfer) {
+        let kind = if pre_vote {
+            kind::PRE_VOTE_RESULT
+        } else {
+            kind::VOTE_RESULT
+        };
+        if !self
+            .replica
+            .may_grant(message.from, request.leadership_transfer)
+        {
             let refusal = self.refusal();
-            self.answer(from, &message, kind, codec::encode_vote_response::<A>(&refusal));
+            self.answer(
+                from,
+                &message,
+                kind,
+                codec::encode_vote_response::<A>(&refusal),
+            );
             return;
         }
-        self.respond(from, message, kind, move |raft, _| ask(raft, request, pre_vote));
+        self.respond(from, message, kind, move |raft, _| {
+            ask(raft, request, pre_vote)
+        });
+    }
+
+    /// Collects a chunk; the last one installs the snapshot. Whatever goes wrong is answered with
+    /// nothing, so that the sender starts over at once.
+    fn deliver_snapshot(&self, from: StoreId, message: Message) {
+        let replica = self.replica.clone();
+        let complete = match replica.shared().incoming.take(from, &message, &replica) {
+            Ok(Taken::Part) => return,
+            Ok(Taken::Accepted) => {
+                let yes = Bytes::from_static(&[1]);
+                return self.answer(from, &message, kind::SNAPSHOT_RESULT, yes);
+            }
+            Ok(Taken::Whole(complete)) => *complete,
+            Err(why) => {
+                let (range, metrics) = (message.range, &replica.shared().metrics);
+                tracing::warn!(%range, store = %from, why, "snapshot refused");
+                metrics.snapshots_refused.inc();
+                return self.answer(from, &message, kind::SNAPSHOT_RESULT, Bytes::new());
+            }
+        };
+        self.respond(
+            from,
+            message,
+            kind::SNAPSHOT_RESULT,
+            move |raft, _| async move { Some(install(raft, complete).await.unwrap_or_default()) },
+        );
     }
 
     fn refusal(&self) -> openraft::raft::VoteResponse<Types<A>> {
@@ -194,7 +242,23 @@ async fn ask<A: AsyncRuntime>(
         true => raft.pre_vote(request).await,
         false => raft.vote(request).await,
     };
-    response.ok().map(|response| codec::encode_vote_response::<A>(&response))
+    response
+        .ok()
+        .map(|response| codec::encode_vote_response::<A>(&response))
+}
+
+async fn install<A: AsyncRuntime>(raft: RaftOf<A>, complete: Complete) -> Option<Bytes> {
+    let vote = codec::decode_vote(complete.header).ok()?;
+    let meta = openraft::SnapshotMeta {
+        last_log_id: complete.applied.position.map(types::log_id),
+        last_membership: stored_membership(&complete.applied),
+    };
+    let snapshot = RaftSnapshot {
+        meta,
+        snapshot: complete.data,
+    };
+    let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
+    Some(codec::encode_vote(&response.vote))
 }
 
 async fn append_one<A: AsyncRuntime>(raft: RaftOf<A>, payload: Bytes) -> Option<Bytes> {
@@ -205,7 +269,9 @@ async fn append_one<A: AsyncRuntime>(raft: RaftOf<A>, payload: Bytes) -> Option<
     if response.is_conflict() && prev.is_none() {
         return None;
     }
-    Some(codec::encode_append_result::<A>(&response.into_stream_result(prev, last)))
+    Some(codec::encode_append_result::<A>(
+        &response.into_stream_result(prev, last),
+    ))
 }
 
 fn refused<A: AsyncRuntime>(forward: &ForwardToLeader<Types<A>>) -> WriteError {
@@ -221,7 +287,11 @@ where
     RaftOf<A>: Send + Sync,
 {
     fn vote(&self) -> VoteRecord {
-        let unvoted = VoteRecord { term: 0, candidate: self.replica.replica_id(), committed: false };
+        let unvoted = VoteRecord {
+            term: 0,
+            candidate: self.replica.replica_id(),
+            committed: false,
+        };
         self.log.vote().unwrap_or(unvoted)
     }
 
@@ -283,28 +353,18 @@ where
             kind::VOTE => self.deliver_vote(from, message, false),
             kind::PRE_VOTE => self.deliver_vote(from, message, true),
             kind::TRANSFER => {
-                self.respond(from, message, kind::TRANSFER_RESULT, |raft, payload| async move {
-                    let request = codec::decode_transfer::<A>(payload).ok()?;
-                    let accepted = raft.handle_transfer_leader(request).await.ok()?.is_ok();
-                    Some(codec::encode_flag(accepted))
-                });
+                self.respond(
+                    from,
+                    message,
+                    kind::TRANSFER_RESULT,
+                    |raft, payload| async move {
+                        let request = codec::decode_transfer::<A>(payload).ok()?;
+                        let accepted = raft.handle_transfer_leader(request).await.ok()?.is_ok();
+                        Some(codec::encode_flag(accepted))
+                    },
+                );
             }
-            kind::SNAPSHOT => {
-                let replica = self.replica.clone();
-                let Some(complete) = replica.shared().incoming.take(from, &message, &replica) else {
-                    return;
-                };
-                self.respond(from, message, kind::SNAPSHOT_RESULT, move |raft, _| async move {
-                    let vote = codec::decode_vote(complete.header).ok()?;
-                    let meta = openraft::SnapshotMeta {
-                        last_log_id: complete.applied.position.map(types::log_id),
-                        last_membership: super::state_machine::stored_membership(&complete.applied),
-                    };
-                    let snapshot = RaftSnapshot { meta, snapshot: complete.data };
-                    let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
-                    Some(codec::encode_vote(&response.vote))
-                });
-            }
+            kind::SNAPSHOT => self.deliver_snapshot(from, message),
             _ => {
                 self.replica.shared().metrics.malformed_messages.inc();
             }
@@ -337,7 +397,10 @@ where
         let metrics = self.raft.data_metrics();
         let data = metrics.borrow_watched();
         let matched = data.replication.as_ref().and_then(|members| {
-            members.iter().find(|(id, _)| **id == target.get()).and_then(|(_, matched)| *matched)
+            members
+                .iter()
+                .find(|(id, _)| **id == target.get())
+                .and_then(|(_, matched)| *matched)
         });
         matched >= data.local_committed && matched.is_some()
     }
@@ -349,7 +412,9 @@ where
             let _ = raft.trigger().snapshot().await;
             if let Some(upto) = applied.checked_sub(keep) {
                 let mut done = raft.watch_snapshot_progress();
-                let reached = done.wait_until(|at| at.is_some_and(|at| at.index >= applied)).await;
+                let reached = done
+                    .wait_until(|at| at.is_some_and(|at| at.index >= applied))
+                    .await;
                 if reached.is_ok() {
                     let _ = raft.trigger().purge_log(upto).await;
                 }

@@ -26,7 +26,10 @@ pub(super) struct StateMachine<A> {
 
 impl<A> StateMachine<A> {
     pub(super) fn new(replica: Arc<Replica>) -> Self {
-        Self { replica, runtime: PhantomData }
+        Self {
+            replica,
+            runtime: PhantomData,
+        }
     }
 
     /// The newest snapshot is always "now": it costs a metadata read, so it is made when asked for.
@@ -34,17 +37,19 @@ impl<A> StateMachine<A> {
         let Some((applied, data)) = self.replica.take_snapshot().map_err(io::Error::other)? else {
             return Ok(None);
         };
-        Ok(Some(Snapshot { meta: meta(&applied), snapshot: data }))
+        Ok(Some(Snapshot {
+            meta: meta(&applied),
+            snapshot: data,
+        }))
     }
 }
 
 pub(super) fn stored_membership(applied: &AppliedRecord) -> RaftStoredMembership {
     match applied.members_at {
         None => RaftStoredMembership::default(),
-        Some(at) => RaftStoredMembership::new(
-            Some(types::log_id(at)),
-            types::membership(&applied.members),
-        ),
+        Some(at) => {
+            RaftStoredMembership::new(Some(types::log_id(at)), types::membership(&applied.members))
+        }
     }
 }
 
@@ -68,7 +73,8 @@ impl<A: AsyncRuntime> RaftSnapshotBuilder<Types<A>> for StateMachine<A> {
     type SnapshotData = RangeSnapshot;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        self.snapshot()?.ok_or_else(|| io::Error::other("nothing is applied yet"))
+        self.snapshot()?
+            .ok_or_else(|| io::Error::other("nothing is applied yet"))
     }
 }
 
@@ -78,7 +84,10 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, RaftStoredMembership)> {
         let applied = self.replica.applied_record();
-        Ok((applied.position.map(types::log_id), stored_membership(&applied)))
+        Ok((
+            applied.position.map(types::log_id),
+            stored_membership(&applied),
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -94,7 +103,10 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
             });
             responders.extend(responder);
         }
-        self.replica.apply(committed).await.map_err(io::Error::other)?;
+        self.replica
+            .apply(committed)
+            .await
+            .map_err(io::Error::other)?;
         for responder in responders {
             responder.send(Nothing);
         }
@@ -110,7 +122,10 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
         meta: &RaftSnapshotMeta,
         snapshot: RangeSnapshot,
     ) -> io::Result<()> {
-        self.replica.install(applied_record(meta), snapshot).await.map_err(io::Error::other)
+        self.replica
+            .install(applied_record(meta), snapshot)
+            .await
+            .map_err(io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {

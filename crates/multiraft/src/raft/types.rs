@@ -9,7 +9,9 @@ use bytes::Bytes;
 use cribwork_types::{ReplicaId, StoreId};
 use openraft::impls::{Entry as RaftEntry, InlineBatch, OneshotResponder, leader_id_std};
 use openraft::vote::RaftLeaderId;
-use openraft::{AnyError, AsyncRuntime, EntryPayload, Membership, RaftTypeConfig, StoredMembership};
+use openraft::{
+    AnyError, AsyncRuntime, EntryPayload, Membership, RaftTypeConfig, StoredMembership,
+};
 
 use crate::position::{Position, VoteRecord};
 use crate::records::{Members, Payload};
@@ -106,7 +108,10 @@ pub(crate) fn log_id(position: Position) -> LogId {
 }
 
 pub(crate) fn position(log_id: &LogId) -> Position {
-    Position { term: log_id.leader_id.term, index: log_id.index }
+    Position {
+        term: log_id.leader_id.term,
+        index: log_id.index,
+    }
 }
 
 pub(crate) fn vote(record: VoteRecord) -> Vote {
@@ -130,8 +135,11 @@ pub(crate) fn membership(members: &Members) -> RaftMembership {
         .iter()
         .map(|set| set.iter().map(|id| id.get()).collect())
         .collect();
-    let nodes: BTreeMap<u64, OnStore> =
-        members.stores.iter().map(|(id, store)| (id.get(), OnStore(*store))).collect();
+    let nodes: BTreeMap<u64, OnStore> = members
+        .stores
+        .iter()
+        .map(|(id, store)| (id.get(), OnStore(*store)))
+        .collect();
     RaftMembership::new(sets.clone(), nodes)
         .unwrap_or_else(|_| RaftMembership::new_with_defaults(sets, Vec::<u64>::new()))
 }
@@ -143,7 +151,10 @@ pub(crate) fn members(membership: &RaftMembership) -> Members {
             .iter()
             .map(|set| set.iter().copied().map(ReplicaId).collect())
             .collect(),
-        stores: membership.nodes().map(|(id, store)| (ReplicaId(*id), store.0)).collect(),
+        stores: membership
+            .nodes()
+            .map(|(id, store)| (ReplicaId(*id), store.0))
+            .collect(),
     }
 }
 
@@ -161,5 +172,8 @@ pub(crate) fn entry(position: Position, payload: Payload) -> Entry {
         Payload::Commands(bytes) => EntryPayload::Normal(Commands(bytes)),
         Payload::Members(members) => EntryPayload::Membership(membership(&members)),
     };
-    Entry { log_id: log_id(position), payload }
+    Entry {
+        log_id: log_id(position),
+        payload,
+    }
 }

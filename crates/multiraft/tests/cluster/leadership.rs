@@ -22,7 +22,11 @@ async fn a_dead_leader_is_replaced_within_two_seconds() {
     let killed = Instant::now();
     let engine = cluster.kill(dead);
     cluster.put(RANGE, "k", "w").await;
-    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        killed.elapsed()
+    );
     cluster.boot(dead, engine);
     cluster.settle(RANGE).await;
     assert_eq!(cluster.get(RANGE, "k").await.as_deref(), Some(&b"w"[..]));
@@ -47,8 +51,16 @@ async fn leadership_is_handed_over() {
     let from = home(&cluster);
     let to = stores().into_iter().find(|store| *store != from).unwrap();
     wait_for("liveness", || cluster.nodes[&from].multi.store_is_live(to)).await;
-    cluster.replica(from, RANGE).unwrap().transfer_leader(to).await.unwrap();
-    wait_for("the target to serve", || cluster.replica(to, RANGE).unwrap().leader().is_self).await;
+    cluster
+        .replica(from, RANGE)
+        .unwrap()
+        .transfer_leader(to)
+        .await
+        .unwrap();
+    wait_for("the target to serve", || {
+        cluster.replica(to, RANGE).unwrap().leader().is_self
+    })
+    .await;
     cluster.put(RANGE, "k", "w").await;
     assert_eq!(cluster.get(RANGE, "k").await.as_deref(), Some(&b"w"[..]));
 }
@@ -60,8 +72,18 @@ async fn a_transfer_to_a_dead_store_is_refused_and_harmless() {
     let from = home(&cluster);
     let to = stores().into_iter().find(|store| *store != from).unwrap();
     cluster.kill(to);
-    wait_for("the death to be noticed", || !cluster.nodes[&from].multi.store_is_live(to)).await;
-    assert!(cluster.replica(from, RANGE).unwrap().transfer_leader(to).await.is_err());
+    wait_for("the death to be noticed", || {
+        !cluster.nodes[&from].multi.store_is_live(to)
+    })
+    .await;
+    assert!(
+        cluster
+            .replica(from, RANGE)
+            .unwrap()
+            .transfer_leader(to)
+            .await
+            .is_err()
+    );
     cluster.put(RANGE, "k", "w").await;
 }
 
@@ -70,14 +92,21 @@ async fn a_shutdown_hands_leaders_over_first() {
     let cluster = Cluster::start().await;
     cluster.put(RANGE, "k", "v").await;
     let from = home(&cluster);
-    let others: Vec<_> = stores().into_iter().filter(|store| *store != from).collect();
+    let others: Vec<_> = stores()
+        .into_iter()
+        .filter(|store| *store != from)
+        .collect();
     wait_for("liveness", || {
-        others.iter().all(|store| cluster.nodes[&from].multi.store_is_live(*store))
+        others
+            .iter()
+            .all(|store| cluster.nodes[&from].multi.store_is_live(*store))
     })
     .await;
     cluster.nodes[&from].multi.shutdown().await;
     wait_for("another leader", || {
-        others.iter().any(|store| cluster.replica(*store, RANGE).unwrap().leader().is_self)
+        others
+            .iter()
+            .any(|store| cluster.replica(*store, RANGE).unwrap().leader().is_self)
     })
     .await;
 }

@@ -1,6 +1,11 @@
 //! Three nodes in one process: in-memory engines that can crash, an in-memory wire that can be cut.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod harness;
 mod leadership;

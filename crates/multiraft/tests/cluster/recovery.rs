@@ -13,7 +13,10 @@ async fn acknowledged_writes_survive_a_power_cut_of_all() {
     for number in 0..50 {
         let leader = leader.clone();
         writers.push(tokio::spawn(async move {
-            put(&leader, &format!("k{number}"), "v").await.is_ok().then_some(number)
+            put(&leader, &format!("k{number}"), "v")
+                .await
+                .is_ok()
+                .then_some(number)
         }));
     }
     let mut acknowledged = Vec::new();
@@ -26,7 +29,10 @@ async fn acknowledged_writes_survive_a_power_cut_of_all() {
         cluster.boot(store, engine);
     }
     for number in acknowledged {
-        assert!(cluster.get(RANGE, &format!("k{number}")).await.is_some(), "k{number} is lost");
+        assert!(
+            cluster.get(RANGE, &format!("k{number}")).await.is_some(),
+            "k{number} is lost"
+        );
     }
 }
 
@@ -37,8 +43,13 @@ async fn start_up_builds_no_instance_until_it_is_needed() {
     let store = stores()[2];
     cluster.settle(RANGE).await;
     let engine = cluster.kill(store);
+    cluster.wire.isolate(store);
     cluster.boot(store, engine);
-    assert_eq!(cluster.replica(store, RANGE).unwrap().state(), ReplicaState::Cold);
+    assert_eq!(
+        cluster.replica(store, RANGE).unwrap().state(),
+        ReplicaState::Cold
+    );
+    cluster.wire.heal(store);
     cluster.put(RANGE, "k", "w").await;
     wait_for("the first message to wake it", || {
         cluster.replica(store, RANGE).unwrap().state() == ReplicaState::Live
@@ -58,9 +69,16 @@ async fn a_closed_instance_comes_back_where_it_was() {
         .find(|store| cluster.replica(*store, RANGE).unwrap().replica_id() != leader.replica_id())
         .unwrap();
     let before = cluster.replica(store, RANGE).unwrap().applied_index();
-    cluster.nodes[&store].multi.close_instance(RANGE).await.unwrap();
+    cluster.nodes[&store]
+        .multi
+        .close_instance(RANGE)
+        .await
+        .unwrap();
     let replica = cluster.replica(store, RANGE).unwrap();
-    assert_eq!((replica.state(), replica.applied_index()), (ReplicaState::Cold, before));
+    assert_eq!(
+        (replica.state(), replica.applied_index()),
+        (ReplicaState::Cold, before)
+    );
     cluster.put(RANGE, "k", "w").await;
     cluster.settle(RANGE).await;
 }
@@ -75,7 +93,11 @@ async fn a_replica_behind_a_cut_log_gets_a_snapshot() {
     cluster.put(RANGE, "before", "v").await;
     cluster.settle(RANGE).await;
     let leader = cluster.leader(RANGE).await;
-    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
+    let home = leader
+        .descriptor()
+        .replica(leader.replica_id())
+        .unwrap()
+        .store;
     let behind = stores().into_iter().find(|store| *store != home).unwrap();
     let engine = cluster.kill(behind);
     let large = "x".repeat(300_000);
