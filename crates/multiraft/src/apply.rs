@@ -46,7 +46,9 @@ pub(crate) enum Job {
         done: Done,
     },
     /// Everything queued earlier is applied.
-    Barrier { done: Done },
+    Barrier {
+        done: Done,
+    },
 }
 
 /// What a round will publish once its batch is written.
@@ -106,27 +108,16 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
     let (mut prepared, mut barriers) = (Vec::new(), Vec::new());
     for job in round {
         match job {
-            Job::Entries {
-                replica,
-                entries,
-                done,
-            } => match prepare(shared, replica, entries, done, &mut batch) {
-                Ok(ready) => prepared.push(ready),
-                Err((done, error)) => drop(done.send(Err(error))),
-            },
+            Job::Entries { replica, entries, done } => {
+                match prepare(shared, replica, entries, done, &mut batch) {
+                    Ok(ready) => prepared.push(ready),
+                    Err((done, error)) => drop(done.send(Err(error))),
+                }
+            }
             Job::Barrier { done } => barriers.push(done),
-            Job::Install {
-                replica,
-                applied,
-                snapshot,
-                done,
-            } => {
+            Job::Install { replica, applied, snapshot, done } => {
                 // A snapshot replaces state: what came before it is written first.
-                write(
-                    shared,
-                    std::mem::take(&mut batch),
-                    std::mem::take(&mut prepared),
-                );
+                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
                 let _ = done.send(snapshot::install(shared, &replica, applied, snapshot));
             }
         }
@@ -156,16 +147,7 @@ fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
 
 /// Shows the world what was written: first state, then callers.
 fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
-    let Prepared {
-        replica,
-        applied,
-        descriptor,
-        children,
-        fates,
-        term,
-        entries,
-        done,
-    } = ready;
+    let Prepared { replica, applied, descriptor, children, fates, term, entries, done } = ready;
     shared.metrics.applied_entries.inc_by(entries);
     if let Some(descriptor) = descriptor {
         shared.map.write().insert(Arc::new(descriptor.clone()));
@@ -175,11 +157,7 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
         replica.publish(applied, None);
     }
     for child in children {
-        let Child {
-            seed,
-            applied,
-            leads_in,
-        } = child;
+        let Child { seed, applied, leads_in } = child;
         let lead = leads_in.is_some_and(|term| replica.leader().term == term);
         shared.add_replica(&seed, applied, lead);
     }
@@ -229,34 +207,14 @@ fn prepare(
     }
     let range = replica.range_id();
     batch.put(Cf::State, keys::applied(range), working.applied.encode());
-    let Working {
-        descriptor,
-        applied,
-        changed,
-        children,
-        fates,
-        ..
-    } = working;
+    let Working { descriptor, applied, changed, children, fates, .. } = working;
     let descriptor = changed.then(|| descriptor.as_ref().clone());
     if let Some(descriptor) = &descriptor {
         let id = replica.replica_id();
-        let record = ReplicaRecord {
-            id,
-            initialised: true,
-            descriptor: descriptor.clone(),
-        };
+        let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
         put_record(batch, &record);
     }
-    Ok(Prepared {
-        replica,
-        applied,
-        descriptor,
-        children,
-        fates,
-        term,
-        entries: count,
-        done,
-    })
+    Ok(Prepared { replica, applied, descriptor, children, fates, term, entries: count, done })
 }
 
 impl Working<'_> {
@@ -312,9 +270,7 @@ impl Working<'_> {
             Body::Split(split) => return self.split(position, split, batch),
             Body::Barrier => {}
         }
-        Ok(Fate::Applied(Applied {
-            index: position.index,
-        }))
+        Ok(Fate::Applied(Applied { index: position.index }))
     }
 
     fn split(
@@ -329,9 +285,7 @@ impl Working<'_> {
         let made =
             cribwork_router::split(&self.descriptor, &split.key, split.right, &split.replicas);
         let Ok((left, right)) = made else {
-            return Ok(Fate::Refused(
-                "the split key or the new ids do not fit the range",
-            ));
+            return Ok(Fate::Refused("the split key or the new ids do not fit the range"));
         };
         if let Some(child) = self.seed(position, &right, split.leader, batch)? {
             self.children.push(child);
@@ -354,37 +308,22 @@ impl Working<'_> {
         let (Some(mine), Some(first)) = (right.replica_on(here), right.replica_on(leader)) else {
             return Ok(None);
         };
-        if self
-            .shared
-            .replica(right.id)
-            .is_some_and(|existing| existing.is_initialised())
-        {
+        if self.shared.replica(right.id).is_some_and(|existing| existing.is_initialised()) {
             return Ok(None);
         }
         let seed = Seed {
-            record: ReplicaRecord {
-                id: mine.id,
-                initialised: true,
-                descriptor: right.clone(),
-            },
+            record: ReplicaRecord { id: mine.id, initialised: true, descriptor: right.clone() },
             leader: first.id,
             term: position.term,
             keep_vote: has_vote(self.shared.engine.as_ref(), right.id)?,
         };
         let applied = seed.write(batch);
         let leads_in = (mine.id == first.id && self.leads()).then_some(position.term);
-        Ok(Some(Child {
-            seed,
-            applied,
-            leads_in,
-        }))
+        Ok(Some(Child { seed, applied, leads_in }))
     }
 
     fn leads(&self) -> bool {
-        self.replica
-            .leader()
-            .leader
-            .is_some_and(|leader| leader.id == self.replica.replica_id())
+        self.replica.leader().leader.is_some_and(|leader| leader.id == self.replica.replica_id())
     }
 }
 

@@ -66,8 +66,7 @@ impl Calls {
     /// Fails calls that are too old.
     pub(crate) fn expire(&self, now: Duration) {
         self.open.retain(|_, call| {
-            call.since
-                .is_none_or(|since| now.saturating_sub(since) < CALL_TIMEOUT)
+            call.since.is_none_or(|since| now.saturating_sub(since) < CALL_TIMEOUT)
         });
     }
 }
@@ -83,10 +82,7 @@ mod tests {
         let (_, mut second) = calls.open(StoreId(2), Duration::ZERO);
         let (_, mut third) = calls.open(StoreId(3), Duration::from_secs(9));
         calls.answer(StoreId(2), one, Bytes::from_static(b"forged"));
-        assert!(
-            first.try_recv().is_err(),
-            "only the peer that was asked may answer"
-        );
+        assert!(first.try_recv().is_err(), "only the peer that was asked may answer");
         calls.answer(StoreId(1), one, Bytes::from_static(b"yes"));
         assert_eq!(&first.try_recv().unwrap()[..], b"yes");
         calls.fail_all(StoreId(2));

@@ -90,10 +90,7 @@ impl Command {
     fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
         let kind = reader.u8()?;
         let term = reader.u64()?;
-        let epoch = RangeEpoch {
-            conf_ver: reader.u64()?,
-            version: reader.u64()?,
-        };
+        let epoch = RangeEpoch { conf_ver: reader.u64()?, version: reader.u64()? };
         let body = match kind {
             WRITE => Body::Write(WriteBatch::decode(reader)?),
             SPLIT => {
@@ -104,21 +101,13 @@ impl Command {
                 for _ in 0..reader.u32()? {
                     replicas.push((StoreId(reader.u64()?), ReplicaId(reader.u64()?)));
                 }
-                Body::Split(SplitCommand {
-                    key,
-                    right,
-                    replicas,
-                    leader,
-                })
+                Body::Split(SplitCommand { key, right, replicas, leader })
             }
             BARRIER => Body::Barrier,
             // A newer build wrote this. Skipping it would make this replica differ from the others.
             _ => return Err(reader.malformed("unknown command")),
         };
-        Ok(Self {
-            evaluated: Evaluated { term, epoch },
-            body,
-        })
+        Ok(Self { evaluated: Evaluated { term, epoch }, body })
     }
 }
 
@@ -139,10 +128,7 @@ pub(crate) fn encode_payload(id: ProposalId, commands: &[Bytes]) -> Bytes {
 pub(crate) fn decode_payload(bytes: Bytes) -> Result<(ProposalId, Vec<Command>), CodecError> {
     let mut reader = Reader::new("commands", bytes);
     reader.version(VERSION)?;
-    let id = ProposalId {
-        nonce: reader.u64()?,
-        number: reader.u64()?,
-    };
+    let id = ProposalId { nonce: reader.u64()?, number: reader.u64()? };
     let mut commands = Vec::new();
     while reader.remaining() > 0 {
         commands.push(Command::decode(&mut reader)?);
@@ -158,13 +144,7 @@ mod tests {
 
     #[test]
     fn payloads_round_trip() {
-        let evaluated = Evaluated {
-            term: 4,
-            epoch: RangeEpoch {
-                conf_ver: 1,
-                version: 2,
-            },
-        };
+        let evaluated = Evaluated { term: 4, epoch: RangeEpoch { conf_ver: 1, version: 2 } };
         let mut batch = WriteBatch::new();
         batch.put(Cf::Raw, "k", "v");
         let split = SplitCommand {
@@ -177,10 +157,7 @@ mod tests {
             .map(|body| Command { evaluated, body })
             .into();
         let encoded: Vec<Bytes> = commands.iter().map(Command::encode).collect();
-        let id = ProposalId {
-            nonce: 7,
-            number: 8,
-        };
+        let id = ProposalId { nonce: 7, number: 8 };
         let payload = encode_payload(id, &encoded);
         assert_eq!(decode_payload(payload.clone()).unwrap(), (id, commands));
         for length in 0..17 {
@@ -190,14 +167,7 @@ mod tests {
 
     #[test]
     fn an_unknown_command_is_refused_not_skipped() {
-        let mut payload = encode_payload(
-            ProposalId {
-                nonce: 1,
-                number: 1,
-            },
-            &[],
-        )
-        .to_vec();
+        let mut payload = encode_payload(ProposalId { nonce: 1, number: 1 }, &[]).to_vec();
         payload.extend_from_slice(&[200; 40]);
         assert!(decode_payload(Bytes::from(payload)).is_err());
     }

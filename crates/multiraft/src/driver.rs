@@ -39,9 +39,7 @@ pub(crate) async fn run(shared: Arc<NodeShared>) {
     let mut last = shared.runtime.now();
     while !shared.is_stopping() {
         let now = shared.runtime.now();
-        shared
-            .liveness
-            .excuse(now.saturating_sub(last), shared.options.liveness_period);
+        shared.liveness.excuse(now.saturating_sub(last), shared.options.liveness_period);
         last = now;
         ping_peers(&shared);
         sweep(&shared, sweeps);
@@ -86,10 +84,7 @@ fn sweep(shared: &Arc<NodeShared>, number: u64) {
     }
     // Ranges with waiting requests first, then recently used ones, then the rest.
     candidates.sort_by_key(|(urgency, range, _)| (*urgency, *range));
-    for (_, _, replica) in candidates
-        .into_iter()
-        .take(shared.options.campaigns_per_sweep)
-    {
+    for (_, _, replica) in candidates.into_iter().take(shared.options.campaigns_per_sweep) {
         campaign(replica);
     }
 }
@@ -103,18 +98,11 @@ fn renew_lease(replica: &Arc<Replica>) {
     }
     let Some(live) = replica.live() else { return };
     // Appends renew the lease by themselves.
-    if live
-        .raft
-        .quorum_ack_age()
-        .is_some_and(|age| age < options.lease_renewal / 2)
-    {
+    if live.raft.quorum_ack_age().is_some_and(|age| age < options.lease_renewal / 2) {
         return;
     }
     replica.shared().metrics.lease_renewals.inc();
-    replica
-        .shared()
-        .runtime
-        .spawn(Box::pin(async move { live.raft.heartbeat().await }));
+    replica.shared().runtime.spawn(Box::pin(async move { live.raft.heartbeat().await }));
 }
 
 /// How urgent a campaign of this replica is, if its time has come.
@@ -126,9 +114,7 @@ fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option
     }
     let now = replica.now_ms();
     let jitter = shared.runtime.random_u64() % JITTER_MS;
-    let due = *campaigning
-        .next_ms
-        .get_or_insert(now + rank(replica) * RANK_STEP_MS + jitter);
+    let due = *campaigning.next_ms.get_or_insert(now + rank(replica) * RANK_STEP_MS + jitter);
     if now < due {
         return None;
     }
@@ -136,13 +122,11 @@ fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option
     let recently = shared.options.read_activity;
     let used = replica.within(&replica.last_read_ms, recently)
         || replica.within(&replica.last_write_ms, recently);
-    Some(
-        match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
-            true => 0,
-            false if used || replica.range_id() == RangeId::PLACEMENT => 1,
-            false => 2,
-        },
-    )
+    Some(match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
+        true => 0,
+        false if used || replica.range_id() == RangeId::PLACEMENT => 1,
+        false => 2,
+    })
 }
 
 /// True if this voter sees no leader that lives in the life in which it was last heard from.
@@ -151,9 +135,7 @@ fn is_leaderless(replica: &Arc<Replica>) -> bool {
         return false;
     }
     let descriptor = replica.descriptor();
-    let votes = descriptor
-        .voters()
-        .any(|voter| voter.id == replica.replica_id());
+    let votes = descriptor.voters().any(|voter| voter.id == replica.replica_id());
     if !votes {
         return false;
     }
@@ -200,29 +182,19 @@ fn maintain(replica: &Arc<Replica>) {
         tracing::error!(range = %replica.range_id(), why, "raft stopped, restarting it");
         shared.metrics.rebuilt.inc();
         let replica = replica.clone();
-        shared
-            .runtime
-            .spawn(Box::pin(async move { replica.restart().await }));
+        shared.runtime.spawn(Box::pin(async move { replica.restart().await }));
         return;
     }
     let (purged, _) = live.log.bounds();
-    let held = replica
-        .applied_index()
-        .saturating_sub(purged.map_or(0, |purged| purged.index));
+    let held = replica.applied_index().saturating_sub(purged.map_or(0, |purged| purged.index));
     let options = &shared.options;
     let long = held > options.log_entries_max + options.log_entries_kept;
     let heavy = live.log.unpurged_bytes() > options.log_bytes_max;
     if long || heavy {
         shared.metrics.log_cuts.inc();
         // A heavy log of few entries is cut down to a few.
-        let keep = if long {
-            options.log_entries_kept
-        } else {
-            (held / 4).max(1)
-        };
-        shared
-            .runtime
-            .spawn(Box::pin(async move { live.raft.cut_log(keep).await }));
+        let keep = if long { options.log_entries_kept } else { (held / 4).max(1) };
+        shared.runtime.spawn(Box::pin(async move { live.raft.cut_log(keep).await }));
     }
 }
 

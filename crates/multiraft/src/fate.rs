@@ -54,9 +54,7 @@ pub(crate) struct FateTable {
 impl FateTable {
     /// Registers proposal `number`, made in `term`, with one caller for each of its commands.
     pub(crate) fn register(&self, number: u64, term: u64, callers: Vec<FateSender>) {
-        self.waiting
-            .lock()
-            .insert(number, Waiting { term, callers });
+        self.waiting.lock().insert(number, Waiting { term, callers });
     }
 
     /// The entry of proposal `number` was applied with these fates, in the order of its commands.
@@ -95,17 +93,10 @@ impl FateTable {
         if waiting.values().all(|entry| entry.term >= term) {
             return;
         }
-        let old: Vec<u64> = waiting
-            .iter()
-            .filter(|(_, entry)| entry.term < term)
-            .map(|(id, _)| *id)
-            .collect();
+        let old: Vec<u64> =
+            waiting.iter().filter(|(_, entry)| entry.term < term).map(|(id, _)| *id).collect();
         for id in old {
-            for caller in waiting
-                .remove(&id)
-                .map(|entry| entry.callers)
-                .unwrap_or_default()
-            {
+            for caller in waiting.remove(&id).map(|entry| entry.callers).unwrap_or_default() {
                 let _ = caller.send(fate.clone());
             }
         }
@@ -131,10 +122,7 @@ mod tests {
         assert!(matches!(old.try_recv(), Ok(Fate::Superseded)));
         assert!(new.try_recv().is_err());
         table.decide(2, vec![Fate::Applied(Applied { index: 9 })]);
-        assert!(matches!(
-            new.try_recv(),
-            Ok(Fate::Applied(Applied { index: 9 }))
-        ));
+        assert!(matches!(new.try_recv(), Ok(Fate::Applied(Applied { index: 9 }))));
     }
 
     #[test]

@@ -59,29 +59,40 @@ impl Inbound {
         let Some(replica) = shared.replica(message.range) else {
             shared.metrics.messages_unknown_range.inc();
             shared.message_for_unknown_range(&message);
-            return;
+            return self.refuse(from, &message);
         };
         if replica.replica_id() != message.to {
             shared.metrics.messages_unknown_range.inc();
-            return;
+            return self.refuse(from, &message);
         }
         if matches!(message.kind, kind::APPEND | kind::HEARTBEAT) {
             replica.heard_leader(from, message.from);
             if !replica.is_initialised() {
                 self.ask_for_snapshot(from, &replica, &message);
-                return;
+                return self.refuse(from, &message);
             }
         }
-        match replica.live() {
-            Some(live) => live.raft.deliver(from, message),
-            None => replica.wake(Some((from, message))),
-        }
+        replica.deliver(from, message);
+    }
+
+    /// An answer without content: the caller learns at once that it has to try again later, instead
+    /// of waiting for its time-out.
+    fn refuse(&self, from: StoreId, message: &Message) {
+        let answer = Message {
+            range: message.range,
+            from: message.to,
+            to: message.from,
+            kind: message.kind + 1,
+            call: message.call,
+            payload: bytes::Bytes::new(),
+        };
+        self.shared.send(from, Class::Control, answer);
     }
 
     /// This store holds no data of the range, so entries alone would make a replica with a hole:
     /// its state came about by a split that this store slept through.
     fn ask_for_snapshot(&self, from: StoreId, replica: &Arc<Replica>, message: &Message) {
-        replica.wake(None);
+        replica.wake();
         let ask = Message {
             range: message.range,
             from: message.to,
@@ -102,8 +113,6 @@ impl Inbound {
             return;
         }
         let Some(live) = replica.live() else { return };
-        self.shared
-            .runtime
-            .spawn(Box::pin(async move { live.raft.cut_log(0).await }));
+        self.shared.runtime.spawn(Box::pin(async move { live.raft.cut_log(0).await }));
     }
 }

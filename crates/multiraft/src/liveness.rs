@@ -32,13 +32,7 @@ impl Liveness {
         timeout: Duration,
         clock: std::sync::Arc<dyn cribwork_types::Runtime>,
     ) -> Self {
-        Self {
-            store,
-            incarnation,
-            timeout,
-            peers: DashMap::new(),
-            clock,
-        }
+        Self { store, incarnation, timeout, peers: DashMap::new(), clock }
     }
 
     /// The message that this node sends: its life, a random number drawn at start.
@@ -55,13 +49,7 @@ impl Liveness {
         reader.version(VERSION)?;
         let incarnation = reader.u64()?;
         let was = self.incarnation(from);
-        self.peers.insert(
-            from,
-            Peer {
-                heard: self.clock.now(),
-                incarnation,
-            },
-        );
+        self.peers.insert(from, Peer { heard: self.clock.now(), incarnation });
         Ok(was != Some(incarnation))
     }
 

@@ -97,21 +97,11 @@ impl RangeLog {
 
     fn load(range: RangeId, engine: &dyn Engine) -> io::Result<Inner> {
         let snapshot = engine.snapshot();
-        let vote = snapshot
-            .get(Cf::Raft, &keys::vote(range))
-            .map_err(io::Error::other)?;
-        let purged = snapshot
-            .get(Cf::Raft, &keys::purged(range))
-            .map_err(io::Error::other)?;
+        let vote = snapshot.get(Cf::Raft, &keys::vote(range)).map_err(io::Error::other)?;
+        let purged = snapshot.get(Cf::Raft, &keys::purged(range)).map_err(io::Error::other)?;
         let mut inner = Inner {
-            vote: vote
-                .map(records::decode_vote)
-                .transpose()
-                .map_err(io::Error::other)?,
-            purged: purged
-                .map(records::decode_position)
-                .transpose()
-                .map_err(io::Error::other)?,
+            vote: vote.map(records::decode_vote).transpose().map_err(io::Error::other)?,
+            purged: purged.map(records::decode_position).transpose().map_err(io::Error::other)?,
             ..Inner::default()
         };
         inner.last = inner.purged;
@@ -157,10 +147,7 @@ impl RangeLog {
             let _ = sender.send(result);
         });
         self.submit(batch, true, done).await?;
-        receiver
-            .await
-            .map_err(|_| closed())?
-            .map_err(io::Error::other)
+        receiver.await.map_err(|_| closed())?.map_err(io::Error::other)
     }
 
     /// Appends encoded entries and returns once they are queued and readable; `flushed` is told
@@ -189,11 +176,7 @@ impl RangeLog {
                         inner.next_index()
                     )));
                 }
-                batch.put(
-                    Cf::Raft,
-                    keys::entry(self.range, position.index),
-                    bytes.clone(),
-                );
+                batch.put(Cf::Raft, keys::entry(self.range, position.index), bytes.clone());
                 inner.last = Some(position);
                 inner.tail_bytes += bytes.len();
                 inner.unpurged_bytes += bytes.len() as u64;
@@ -225,11 +208,7 @@ impl RangeLog {
             for index in first..end {
                 batch.delete(Cf::Raft, keys::entry(self.range, index));
             }
-            while inner
-                .tail
-                .back()
-                .is_some_and(|(position, _)| position.index >= first)
-            {
+            while inner.tail.back().is_some_and(|(position, _)| position.index >= first) {
                 let dropped = inner.tail.pop_back().map_or(0, |(_, bytes)| bytes.len());
                 inner.tail_bytes -= dropped;
             }
@@ -256,20 +235,12 @@ impl RangeLog {
             inner.last = inner.last.max(Some(upto));
             inner.durable = inner.durable.max(Some(upto.index));
             inner.unpurged_bytes = 0;
-            while inner
-                .tail
-                .front()
-                .is_some_and(|(position, _)| position.index <= upto.index)
-            {
+            while inner.tail.front().is_some_and(|(position, _)| position.index <= upto.index) {
                 let dropped = inner.tail.pop_front().map_or(0, |(_, bytes)| bytes.len());
                 inner.tail_bytes -= dropped;
             }
         }
-        batch.put(
-            Cf::Raft,
-            keys::purged(self.range),
-            records::encode_position(upto),
-        );
+        batch.put(Cf::Raft, keys::purged(self.range), records::encode_position(upto));
         self.submit(batch, false, Box::new(|_| {})).await
     }
 
@@ -279,16 +250,10 @@ impl RangeLog {
         let (cached_from, mut cached) = {
             let inner = self.inner.lock();
             if start < inner.purged.map_or(0, |purged| purged.index + 1) {
-                return Err(broken(format!(
-                    "range {}: entry {start} is purged",
-                    self.range
-                )));
+                return Err(broken(format!("range {}: entry {start} is purged", self.range)));
             }
             let end = end.min(inner.next_index());
-            let from = inner
-                .tail
-                .front()
-                .map_or(end, |(position, _)| position.index.min(end));
+            let from = inner.tail.front().map_or(end, |(position, _)| position.index.min(end));
             let skip = start.saturating_sub(from) as usize;
             let take = end.saturating_sub(start.max(from)) as usize;
             let tail: Vec<_> = inner.tail.iter().skip(skip).take(take).cloned().collect();
@@ -332,16 +297,13 @@ impl RangeLog {
     }
 
     fn check_contiguous(&self, start: u64, entries: &[(Position, Bytes)]) -> io::Result<()> {
-        let whole = entries
-            .iter()
-            .zip(start..)
-            .all(|((position, _), index)| position.index == index);
+        let whole =
+            entries.iter().zip(start..).all(|((position, _), index)| position.index == index);
         match whole {
             true => Ok(()),
-            false => Err(broken(format!(
-                "range {}: the log has a hole behind {start}",
-                self.range
-            ))),
+            false => {
+                Err(broken(format!("range {}: the log has a hole behind {start}", self.range)))
+            }
         }
     }
 
@@ -351,17 +313,12 @@ impl RangeLog {
     }
 
     async fn submit(&self, batch: WriteBatch, sync: bool, done: Flushed) -> io::Result<()> {
-        self.writer
-            .append(LogWrite { batch, sync, done })
-            .await
-            .map_err(io::Error::other)
+        self.writer.append(LogWrite { batch, sync, done }).await.map_err(io::Error::other)
     }
 }
 
 fn index_of(key: &[u8]) -> io::Result<u64> {
-    let bytes = key
-        .get(9..17)
-        .ok_or_else(|| broken("a log key is too short".into()))?;
+    let bytes = key.get(9..17).ok_or_else(|| broken("a log key is too short".into()))?;
     let mut index = [0; 8];
     index.copy_from_slice(bytes);
     Ok(u64::from_be_bytes(index))

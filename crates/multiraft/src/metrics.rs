@@ -29,82 +29,36 @@ pub struct MultiRaftMetrics {
 impl MultiRaftMetrics {
     /// Declares every metric in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        let mut counter = |name: &str, help: &str, counter: &Counter| {
+        let m = Self::default();
+        let counters = [
+            ("rounds", "Entries proposed by this node's leaders", &m.rounds),
+            ("commands", "Commands in those entries", &m.commands),
+            ("applied_entries", "Entries applied, all groups", &m.applied_entries),
+            ("apply_rounds", "Engine writes that applied them", &m.apply_rounds),
+            ("read_index", "Reads that had to ask a majority", &m.read_index),
+            ("campaigns", "Campaigns started by the liveness driver", &m.campaigns),
+            ("lease_renewals", "Heartbeats sent to keep a lease", &m.lease_renewals),
+            ("log_cuts", "Times a log was cut behind a snapshot", &m.log_cuts),
+            ("rebuilt", "Instances rebuilt after a fatal error", &m.rebuilt),
+            ("transfers_failed", "Transfers without a new leader", &m.transfers_failed),
+            ("malformed_messages", "Messages dropped as damaged", &m.malformed_messages),
+            (
+                "messages_unknown_range",
+                "Messages for ranges that are not here",
+                &m.messages_unknown_range,
+            ),
+            ("snapshots_sent", "Snapshots sent", &m.snapshots_sent),
+            ("snapshots_installed", "Snapshots installed", &m.snapshots_installed),
+            ("snapshots_refused", "Snapshots refused on arrival", &m.snapshots_refused),
+        ];
+        for (name, help, counter) in counters {
             registry.register(format!("cribwork_raft_{name}"), help, counter.clone());
-        };
-        counter(
-            "rounds",
-            "Entries proposed by this node's leaders",
-            &metrics.rounds,
-        );
-        counter("commands", "Commands in those entries", &metrics.commands);
-        counter(
-            "applied_entries",
-            "Entries applied, all groups",
-            &metrics.applied_entries,
-        );
-        counter(
-            "apply_rounds",
-            "Engine writes that applied them",
-            &metrics.apply_rounds,
-        );
-        counter(
-            "read_index",
-            "Reads that had to ask a majority",
-            &metrics.read_index,
-        );
-        counter(
-            "campaigns",
-            "Campaigns started by the liveness driver",
-            &metrics.campaigns,
-        );
-        counter(
-            "lease_renewals",
-            "Heartbeats sent to keep a lease",
-            &metrics.lease_renewals,
-        );
-        counter(
-            "log_cuts",
-            "Times a log was cut behind a snapshot",
-            &metrics.log_cuts,
-        );
-        counter(
-            "rebuilt",
-            "Instances rebuilt after a fatal error",
-            &metrics.rebuilt,
-        );
-        counter(
-            "transfers_failed",
-            "Transfers without a new leader",
-            &metrics.transfers_failed,
-        );
-        counter(
-            "malformed_messages",
-            "Messages dropped as damaged",
-            &metrics.malformed_messages,
-        );
-        counter(
-            "messages_unknown_range",
-            "Messages for ranges that are not here",
-            &metrics.messages_unknown_range,
-        );
-        counter("snapshots_sent", "Snapshots sent", &metrics.snapshots_sent);
-        counter(
-            "snapshots_installed",
-            "Snapshots installed",
-            &metrics.snapshots_installed,
-        );
-        counter(
-            "snapshots_refused",
-            "Snapshots refused on arrival",
-            &metrics.snapshots_refused,
-        );
+        }
         registry.register(
             "cribwork_raft_live_replicas",
             "Replicas that hold a Raft instance",
-            metrics.live_replicas.clone(),
+            m.live_replicas.clone(),
         );
-        metrics
+        m
     }
 }

@@ -91,9 +91,7 @@ pub(crate) struct NodeShared {
 impl NodeShared {
     /// False if the message could not be queued.
     pub(crate) fn send(&self, to: StoreId, class: Class, message: Message) -> bool {
-        self.sender
-            .get()
-            .is_some_and(|sender| sender.send(to, class, message).is_ok())
+        self.sender.get().is_some_and(|sender| sender.send(to, class, message).is_ok())
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -115,11 +113,8 @@ impl NodeShared {
 
     /// All replicas, by range id: the registry's own order must never decide anything.
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
-        let mut all: Vec<Arc<Replica>> = self
-            .registry
-            .iter()
-            .map(|entry| entry.value().clone())
-            .collect();
+        let mut all: Vec<Arc<Replica>> =
+            self.registry.iter().map(|entry| entry.value().clone()).collect();
         all.sort_unstable_by_key(|replica| replica.range_id());
         all
     }
@@ -135,10 +130,7 @@ impl NodeShared {
     }
 
     pub(crate) async fn submit_apply(&self, job: Job) -> Result<(), RaftError> {
-        self.apply_jobs
-            .send(job)
-            .await
-            .map_err(|_| RaftError::Shutdown)
+        self.apply_jobs.send(job).await.map_err(|_| RaftError::Shutdown)
     }
 
     pub(crate) async fn apply_barrier(&self) -> Result<(), RaftError> {
@@ -208,15 +200,8 @@ impl NodeShared {
                 return;
             }
         }
-        let descriptor = RangeDescriptor {
-            id: message.range,
-            ..RangeDescriptor::default()
-        };
-        let record = ReplicaRecord {
-            id: message.to,
-            initialised: false,
-            descriptor,
-        };
+        let descriptor = RangeDescriptor { id: message.range, ..RangeDescriptor::default() };
+        let record = ReplicaRecord { id: message.to, initialised: false, descriptor };
         let mut batch = WriteBatch::new();
         crate::seed::put_record(&mut batch, &record);
         if let Err(error) = self.engine.write(&batch) {
@@ -240,11 +225,7 @@ impl MultiRaft {
     /// # Errors
     /// [`RaftError`] if the store cannot be read.
     pub fn open(options: MultiRaftOptions, parts: NodeParts) -> Result<Self, RaftError> {
-        Self::open_over(
-            options,
-            parts,
-            Arc::new(OpenraftFactory::<TokioRuntime>::new()),
-        )
+        Self::open_over(options, parts, Arc::new(OpenraftFactory::<TokioRuntime>::new()))
     }
 
     /// As [`MultiRaft::open`], over instances of another async runtime.
@@ -282,9 +263,7 @@ impl MultiRaft {
         load(&shared)?;
         // On the node's own runtime, not a thread: a hand-over between threads costs more than
         // applying does (measured).
-        shared
-            .runtime
-            .spawn(Box::pin(apply::run(shared.clone(), jobs)));
+        shared.runtime.spawn(Box::pin(apply::run(shared.clone(), jobs)));
         Ok(Self { shared })
     }
 
@@ -295,16 +274,12 @@ impl MultiRaft {
         }
         // Its own thread in production: a busy node must not look dead.
         let driver = driver::run(self.shared.clone());
-        self.shared
-            .runtime
-            .spawn_worker("liveness", Box::pin(driver));
+        self.shared.runtime.spawn_worker("liveness", Box::pin(driver));
     }
 
     /// Takes messages from the transport.
     pub fn handler(&self) -> Arc<dyn MessageHandler> {
-        Arc::new(Inbound {
-            shared: self.shared.clone(),
-        })
+        Arc::new(Inbound { shared: self.shared.clone() })
     }
 
     /// Creates this store's replica of a new range whose first leader is `leader`, and starts it.
@@ -349,18 +324,11 @@ impl MultiRaft {
             if self.shared.replica(range).is_some() {
                 continue;
             }
-            let mine = descriptor
-                .replica_on(self.shared.options.store)
-                .ok_or_else(|| RaftError::Refused {
-                    range,
-                    why: "this store is not a member".into(),
-                })?;
+            let mine = descriptor.replica_on(self.shared.options.store).ok_or_else(|| {
+                RaftError::Refused { range, why: "this store is not a member".into() }
+            })?;
             let seed = Seed {
-                record: ReplicaRecord {
-                    id: mine.id,
-                    initialised: true,
-                    descriptor,
-                },
+                record: ReplicaRecord { id: mine.id, initialised: true, descriptor },
                 leader: leader.id,
                 term: 1,
                 keep_vote: false,
@@ -392,9 +360,7 @@ impl MultiRaft {
     /// Descriptors of the local ranges that overlap `span`, in key order.
     pub fn local_ranges(&self, span: &cribwork_types::KeyRange) -> Vec<Arc<RangeDescriptor>> {
         let map = self.shared.map.read();
-        map.scan(span, usize::MAX)
-            .map(|entry| entry.descriptor.clone())
-            .collect()
+        map.scan(span, usize::MAX).map(|entry| entry.descriptor.clone()).collect()
     }
 
     /// All replicas, by range id.
@@ -413,20 +379,15 @@ impl MultiRaft {
     /// [`RaftError::RangeNotFound`], or what closing meets.
     pub async fn close_instance(&self, range: RangeId) -> Result<(), RaftError> {
         let store = self.shared.options.store;
-        let replica = self
-            .shared
-            .replica(range)
-            .ok_or(RaftError::RangeNotFound { range, store })?;
+        let replica =
+            self.shared.replica(range).ok_or(RaftError::RangeNotFound { range, store })?;
         replica.close().await
     }
 
     /// Hands every leadership to a live member, then closes all instances.
     pub async fn shutdown(&self) {
-        let leading: Vec<_> = self
-            .replicas()
-            .into_iter()
-            .filter(|replica| replica.leader().is_self)
-            .collect();
+        let leading: Vec<_> =
+            self.replicas().into_iter().filter(|replica| replica.leader().is_self).collect();
         for chunk in leading.chunks(16) {
             futures::future::join_all(chunk.iter().map(hand_over)).await;
         }

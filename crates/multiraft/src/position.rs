@@ -27,10 +27,7 @@ impl Position {
     }
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
-        Ok(Self {
-            term: reader.u64()?,
-            index: reader.u64()?,
-        })
+        Ok(Self { term: reader.u64()?, index: reader.u64()? })
     }
 
     /// `0` or `1 ++ position`.
@@ -75,10 +72,6 @@ impl VoteRecord {
             1 => true,
             _ => return Err(reader.malformed("bad vote flag")),
         };
-        Ok(Self {
-            term,
-            candidate,
-            committed,
-        })
+        Ok(Self { term, candidate, committed })
     }
 }

@@ -59,10 +59,7 @@ impl Batcher {
             .count()
             .max(1);
         let round: Vec<Queued> = queue.commands.drain(..count).collect();
-        queue.bytes -= round
-            .iter()
-            .map(|command| command.bytes.len())
-            .sum::<usize>();
+        queue.bytes -= round.iter().map(|command| command.bytes.len()).sum::<usize>();
         Some((term, round))
     }
 }
@@ -77,10 +74,7 @@ impl Replica {
         token: &WriteToken,
         batch: WriteBatch,
     ) -> Result<Applied, RaftError> {
-        let command = Command {
-            evaluated: token.evaluated(),
-            body: Body::Write(batch),
-        };
+        let command = Command { evaluated: token.evaluated(), body: Body::Write(batch) };
         match self.propose_command(command).await? {
             Fate::Applied(applied) => Ok(applied),
             fate => Err(self.failure(fate)),
@@ -95,11 +89,7 @@ impl Replica {
         let bytes = command.encode();
         if bytes.len() > ENTRY_BYTES_MAX {
             let (size_bytes, max_bytes) = (bytes.len(), ENTRY_BYTES_MAX);
-            return Err(RaftError::TooLarge {
-                range,
-                size_bytes,
-                max_bytes,
-            });
+            return Err(RaftError::TooLarge { range, size_bytes, max_bytes });
         }
         let (caller, fate) = oneshot::channel();
         let start = {
@@ -107,36 +97,24 @@ impl Replica {
             if queue.commands.len() >= PROPOSALS_QUEUED_MAX
                 || queue.bytes + bytes.len() > PROPOSAL_BYTES_QUEUED_MAX
             {
-                return Err(RaftError::Busy {
-                    range,
-                    what: "the proposal queue",
-                });
+                return Err(RaftError::Busy { range, what: "the proposal queue" });
             }
             queue.bytes += bytes.len();
-            queue.commands.push(Queued {
-                term: command.evaluated.term,
-                bytes,
-                caller,
-            });
+            queue.commands.push(Queued { term: command.evaluated.term, bytes, caller });
             !std::mem::replace(&mut queue.running, true)
         };
-        self.last_write_ms
-            .store(self.now_ms().max(1), Ordering::Relaxed);
+        self.last_write_ms.store(self.now_ms().max(1), Ordering::Relaxed);
         if start {
             let replica = self.clone();
-            self.shared()
-                .runtime
-                .spawn(Box::pin(async move { replica.run_rounds().await }));
+            self.shared().runtime.spawn(Box::pin(async move { replica.run_rounds().await }));
         }
         fate.await.map_err(|_| RaftError::Shutdown)
     }
 
     async fn run_rounds(self: &Arc<Self>) {
         while let Some((term, round)) = self.batcher.next_round() {
-            let (commands, callers): (Vec<Bytes>, Vec<FateSender>) = round
-                .into_iter()
-                .map(|queued| (queued.bytes, queued.caller))
-                .unzip();
+            let (commands, callers): (Vec<Bytes>, Vec<FateSender>) =
+                round.into_iter().map(|queued| (queued.bytes, queued.caller)).unzip();
             self.shared().metrics.rounds.inc();
             self.shared().metrics.commands.inc_by(commands.len() as u64);
             self.run_round(term, &commands, callers).await;
@@ -147,10 +125,7 @@ impl Replica {
     /// the fate table.
     async fn run_round(self: &Arc<Self>, term: u64, commands: &[Bytes], callers: Vec<FateSender>) {
         let shared = self.shared();
-        let id = ProposalId {
-            nonce: shared.nonce,
-            number: shared.next_number(),
-        };
+        let id = ProposalId { nonce: shared.nonce, number: shared.next_number() };
         let payload = encode_payload(id, commands);
         self.fates.register(id.number, term, callers);
         let deadline = shared.runtime.now() + shared.options.fate_timeout;
@@ -159,11 +134,7 @@ impl Replica {
                 return self.fates.decide_all(id.number, Fate::NotProposed);
             };
             let left = deadline.saturating_sub(shared.runtime.now());
-            match shared
-                .runtime
-                .timeout(left, live.raft.write(term, payload.clone()))
-                .await
-            {
+            match shared.runtime.timeout(left, live.raft.write(term, payload.clone())).await {
                 Ok(Ok(())) => return,
                 Ok(Err(WriteError::NotLeader)) => {
                     return self.fates.decide_all(id.number, Fate::NotProposed);
@@ -185,9 +156,7 @@ impl Replica {
                     return self.decide_later(id.number, "the replica restarted");
                 }
                 Err(_) => {
-                    return self
-                        .fates
-                        .decide_all(id.number, Fate::Lost("no majority in time"));
+                    return self.fates.decide_all(id.number, Fate::Lost("no majority in time"));
                 }
             }
         }
@@ -213,14 +182,8 @@ impl Replica {
     /// from then on.
     pub(crate) async fn establish(self: &Arc<Self>, term: u64) {
         loop {
-            let evaluated = Evaluated {
-                term,
-                epoch: self.descriptor().epoch,
-            };
-            let command = Command {
-                evaluated,
-                body: Body::Barrier,
-            };
+            let evaluated = Evaluated { term, epoch: self.descriptor().epoch };
+            let command = Command { evaluated, body: Body::Barrier };
             match self.propose_command(command).await {
                 Ok(Fate::Applied(_)) => return self.serve(term),
                 Ok(_) | Err(RaftError::Busy { .. }) => {}
@@ -236,21 +199,15 @@ impl Replica {
     pub(crate) fn failure(&self, fate: Fate) -> RaftError {
         let range = self.range_id();
         match fate {
-            Fate::StaleEpoch(now) => RaftError::EpochChanged {
-                range,
-                epoch: now.epoch,
-                current: vec![*now],
-            },
-            Fate::Refused(why) => RaftError::Refused {
-                range,
-                why: why.into(),
-            },
+            Fate::StaleEpoch(now) => {
+                RaftError::EpochChanged { range, epoch: now.epoch, current: vec![*now] }
+            }
+            Fate::Refused(why) => RaftError::Refused { range, why: why.into() },
             Fate::Lost(why) => RaftError::Undetermined { range, why },
             Fate::StaleLeader | Fate::NotProposed | Fate::Superseded => self.not_leader(),
-            Fate::Applied(_) | Fate::Split(_) => RaftError::Refused {
-                range,
-                why: "the command had another effect".into(),
-            },
+            Fate::Applied(_) | Fate::Split(_) => {
+                RaftError::Refused { range, why: "the command had another effect".into() }
+            }
         }
     }
 }

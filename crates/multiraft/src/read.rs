@@ -36,10 +36,7 @@ impl WriteToken {
     }
 
     pub(crate) fn evaluated(&self) -> Evaluated {
-        Evaluated {
-            term: self.term,
-            epoch: self.epoch,
-        }
+        Evaluated { term: self.term, epoch: self.epoch }
     }
 }
 
@@ -62,8 +59,7 @@ impl Replica {
             return None;
         }
         let live = self.live()?;
-        self.last_read_ms
-            .store(self.now_ms().max(1), Ordering::Relaxed);
+        self.last_read_ms.store(self.now_ms().max(1), Ordering::Relaxed);
         let snapshot = self.shared().engine.snapshot();
         let age = live.raft.quorum_ack_age()?;
         if age > self.shared().options.safe_lease() || !self.may_serve(term) {
@@ -89,11 +85,7 @@ impl Replica {
             if left.is_zero() {
                 return Err(self.not_leader());
             }
-            match live
-                .raft
-                .confirm(left.min(Duration::from_millis(500)))
-                .await
-            {
+            match live.raft.confirm(left.min(Duration::from_millis(500))).await {
                 Ok(confirmed) if confirmed == term && self.may_serve(term) => {
                     return Ok(self.handle(self.shared().engine.snapshot(), term));
                 }
@@ -129,14 +121,10 @@ impl Replica {
             true => term,
             false => {
                 let now = self.shared().runtime.now();
-                self.serving(now + self.shared().options.read_timeout)
-                    .await?
+                self.serving(now + self.shared().options.read_timeout).await?
             }
         };
-        Ok(WriteToken {
-            term,
-            epoch: self.descriptor().epoch,
-        })
+        Ok(WriteToken { term, epoch: self.descriptor().epoch })
     }
 
     fn may_serve(&self, term: u64) -> bool {
@@ -147,15 +135,8 @@ impl Replica {
 
     fn handle(&self, snapshot: Arc<dyn EngineSnapshot>, term: u64) -> ReadHandle {
         let descriptor = self.descriptor();
-        let token = WriteToken {
-            term,
-            epoch: descriptor.epoch,
-        };
-        ReadHandle {
-            snapshot,
-            descriptor,
-            token,
-        }
+        let token = WriteToken { term, epoch: descriptor.epoch };
+        ReadHandle { snapshot, descriptor, token }
     }
 
     /// Waits until this replica serves, if it leads or nobody is known to; the term.
@@ -167,17 +148,14 @@ impl Replica {
             if view.is_self && !handing_over {
                 return Ok(view.term);
             }
-            let elsewhere = view
-                .leader
-                .is_some_and(|leader| leader.id != self.replica_id());
+            let elsewhere = view.leader.is_some_and(|leader| leader.id != self.replica_id());
             if handing_over || elsewhere {
                 // A leader that is gone has a successor soon; its name helps nobody.
                 return Err(self.not_leader());
             }
-            self.last_wait_ms
-                .store(self.now_ms().max(1), Ordering::Relaxed);
+            self.last_wait_ms.store(self.now_ms().max(1), Ordering::Relaxed);
             if self.live().is_none() {
-                self.wake(None);
+                self.wake();
             }
             let left = deadline.saturating_sub(self.shared().runtime.now());
             if self.shared().runtime.timeout(left, changed).await.is_err() {
@@ -187,10 +165,6 @@ impl Replica {
     }
 
     async fn pause_for_change(&self, limit: Duration) {
-        let _ = self
-            .shared()
-            .runtime
-            .timeout(limit, self.changed.notified())
-            .await;
+        let _ = self.shared().runtime.timeout(limit, self.changed.notified()).await;
     }
 }

@@ -26,10 +26,7 @@ fn open(what: &'static str, bytes: Bytes) -> Result<Reader, CodecError> {
     let sum = reader.u32()?;
     let body = reader.rest();
     if crc32c::crc32c(&body) != sum {
-        return Err(CodecError::Malformed {
-            what,
-            why: "checksum does not match",
-        });
+        return Err(CodecError::Malformed { what, why: "checksum does not match" });
     }
     Ok(Reader::new(what, body))
 }
@@ -45,11 +42,7 @@ impl Members {
     pub(crate) fn of(descriptor: &RangeDescriptor) -> Self {
         Self {
             voter_sets: vec![descriptor.voters().map(|replica| replica.id).collect()],
-            stores: descriptor
-                .replicas
-                .iter()
-                .map(|replica| (replica.id, replica.store))
-                .collect(),
+            stores: descriptor.replicas.iter().map(|replica| (replica.id, replica.store)).collect(),
         }
     }
 
@@ -78,9 +71,7 @@ impl Members {
             members.voter_sets.push(set);
         }
         for _ in 0..reader.u32()? {
-            members
-                .stores
-                .insert(ReplicaId(reader.u64()?), StoreId(reader.u64()?));
+            members.stores.insert(ReplicaId(reader.u64()?), StoreId(reader.u64()?));
         }
         Ok(members)
     }
@@ -190,11 +181,7 @@ impl ReplicaRecord {
         let initialised = reader.u8()? != 0;
         let descriptor = RangeDescriptor::decode(reader.bytes()?)?;
         reader.finish()?;
-        Ok(Self {
-            id,
-            initialised,
-            descriptor,
-        })
+        Ok(Self { id, initialised, descriptor })
     }
 }
 
@@ -222,11 +209,7 @@ impl AppliedRecord {
         let members_at = Position::decode_option(&mut reader)?;
         let members = Members::decode(&mut reader)?;
         reader.finish()?;
-        Ok(Self {
-            position,
-            members_at,
-            members,
-        })
+        Ok(Self { position, members_at, members })
     }
 }
 
@@ -240,10 +223,7 @@ mod tests {
 
     #[test]
     fn entries_round_trip_and_notice_damage() {
-        for payload in [
-            Payload::Blank,
-            Payload::Commands(Bytes::from_static(b"abc")),
-        ] {
+        for payload in [Payload::Blank, Payload::Commands(Bytes::from_static(b"abc"))] {
             let bytes = encode_entry(7, &payload);
             assert_eq!(decode_entry(bytes.clone()).unwrap(), (7, payload));
             for at in 0..bytes.len() {
@@ -260,15 +240,8 @@ mod tests {
         let entry = encode_entry(2, &Payload::Commands(Bytes::from_static(b"x")));
         assert_eq!(&hex(&entry)[..2], "01");
         assert_eq!(&hex(&entry)[10..], "00000000000000020178");
-        let vote = VoteRecord {
-            term: 3,
-            candidate: ReplicaId(4),
-            committed: true,
-        };
-        assert_eq!(
-            &hex(&encode_vote(vote))[10..],
-            "0000000000000003000000000000000401"
-        );
+        let vote = VoteRecord { term: 3, candidate: ReplicaId(4), committed: true };
+        assert_eq!(&hex(&encode_vote(vote))[10..], "0000000000000003000000000000000401");
         assert_eq!(decode_vote(encode_vote(vote)).unwrap(), vote);
     }
 
@@ -278,10 +251,7 @@ mod tests {
         assert_eq!(AppliedRecord::decode(record.encode()).unwrap(), record);
         record.position = Some(Position { term: 5, index: 9 });
         record.members_at = Some(Position { term: 1, index: 0 });
-        record
-            .members
-            .voter_sets
-            .push([ReplicaId(1), ReplicaId(2)].into());
+        record.members.voter_sets.push([ReplicaId(1), ReplicaId(2)].into());
         record.members.stores.insert(ReplicaId(1), StoreId(3));
         assert_eq!(AppliedRecord::decode(record.encode()).unwrap(), record);
     }

@@ -1,6 +1,7 @@
 //! One replica: its descriptor, its applied state, its leadership, and the Raft instance behind it
 //! while it is live.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub struct Replica {
     instance: ArcSwapOption<LiveInstance>,
     building: tokio::sync::Mutex<()>,
     /// Messages that came while the instance was being built; `None` if none is.
-    waking: Mutex<Option<Vec<(StoreId, Message)>>>,
+    waking: Mutex<Option<VecDeque<(StoreId, Message)>>>,
     pub(crate) seen: Mutex<LeaderSeen>,
     /// The term in which this replica leads with its barrier applied; 0 if it does not.
     pub(crate) serving_term: AtomicU64,
@@ -172,15 +173,9 @@ impl Replica {
     pub fn leader(&self) -> LeaderView {
         let seen = *self.seen.lock();
         let serving = self.serving_term.load(Ordering::Acquire);
-        let leader = seen
-            .leader
-            .and_then(|id| self.descriptor.load().replica(id));
+        let leader = seen.leader.and_then(|id| self.descriptor.load().replica(id));
         let is_self = seen.leader == Some(self.id) && serving == seen.term && serving != 0;
-        LeaderView {
-            leader,
-            is_self,
-            term: seen.term,
-        }
+        LeaderView { leader, is_self, term: seen.term }
     }
 
     pub(crate) fn is_initialised(&self) -> bool {
@@ -198,10 +193,7 @@ impl Replica {
             0 => self.leader().leader.filter(|leader| leader.id != self.id),
             _ => descriptor.replica_on(handing_over),
         };
-        RaftError::NotLeader {
-            range: self.range,
-            leader,
-        }
+        RaftError::NotLeader { range: self.range, leader }
     }
 
     /// Takes over what the apply task wrote.
@@ -248,11 +240,7 @@ impl Replica {
             self.shared.options.tail_cache_bytes_max,
         )
         .map_err(|error| RaftError::Engine(error.to_string()))?;
-        let raft = self
-            .shared
-            .factory
-            .build(self.clone(), log.clone(), restore)
-            .await?;
+        let raft = self.shared.factory.build(self.clone(), log.clone(), restore).await?;
         let live = Arc::new(LiveInstance { raft, log });
         self.instance.store(Some(live.clone()));
         self.shared.metrics.live_replicas.inc();
@@ -260,33 +248,55 @@ impl Replica {
         Ok(live)
     }
 
-    /// Builds the instance in the background, once, and hands it the messages that came meanwhile.
-    pub(crate) fn wake(self: &Arc<Self>, message: Option<(StoreId, Message)>) {
+    /// Hands a message to the instance, in the order of arrival; builds the instance if the replica
+    /// is cold.
+    pub(crate) fn deliver(self: &Arc<Self>, from: StoreId, message: Message) {
         {
             let mut waking = self.waking.lock();
-            let under_way = waking.is_some();
-            let waiting = waking.get_or_insert_default();
-            // Over the bound they are dropped: Raft sends again.
-            if waiting.len() < WAKING_MESSAGES_MAX {
-                waiting.extend(message);
-            }
-            if under_way {
+            if let Some(waiting) = waking.as_mut() {
+                // Over the bound it is dropped: Raft sends again.
+                if waiting.len() < WAKING_MESSAGES_MAX {
+                    waiting.push_back((from, message));
+                }
                 return;
             }
+            match self.live() {
+                None => *waking = Some(VecDeque::from([(from, message)])),
+                Some(live) => {
+                    drop(waking);
+                    return live.raft.deliver(from, message);
+                }
+            }
         }
+        self.build_and_deliver();
+    }
+
+    /// Builds the instance in the background.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        let mut waking = self.waking.lock();
+        if waking.is_none() {
+            *waking = Some(VecDeque::new());
+            drop(waking);
+            self.build_and_deliver();
+        }
+    }
+
+    fn build_and_deliver(self: &Arc<Self>) {
         let replica = self.clone();
         self.shared.runtime.spawn(Box::pin(async move {
             let built = replica.instance().await;
-            let waiting = replica.waking.lock().take().unwrap_or_default();
-            match built {
-                Ok(live) => {
-                    for (from, message) in waiting {
-                        live.raft.deliver(from, message);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(range = %replica.range, %error, "cannot start the replica");
-                }
+            if let Err(error) = &built {
+                tracing::warn!(range = %replica.range, %error, "cannot start the replica");
+            }
+            loop {
+                let mut waking = replica.waking.lock();
+                let next = waking.as_mut().and_then(VecDeque::pop_front);
+                let (Some((from, message)), Ok(live)) = (next, &built) else {
+                    *waking = None;
+                    return;
+                };
+                drop(waking);
+                live.raft.deliver(from, message);
             }
         }));
     }
@@ -318,20 +328,13 @@ impl Replica {
             if seen.leader == leader && seen.term == vote.term {
                 return;
             }
-            *seen = LeaderSeen {
-                leader,
-                term: vote.term,
-                heard: true,
-                incarnation: None,
-            };
+            *seen = LeaderSeen { leader, term: vote.term, heard: true, incarnation: None };
         }
         self.handing_over_to.store(0, Ordering::Release);
         self.serving_term.store(0, Ordering::Release);
         self.changed.notify_waiters();
         let view = self.leader();
-        self.shared
-            .observer
-            .leader_changed(self.range, view.leader, vote.term, false);
+        self.shared.observer.leader_changed(self.range, view.leader, vote.term, false);
         if leader == Some(self.id) {
             let replica = self.clone();
             let work = async move { replica.establish(vote.term).await };
@@ -350,9 +353,7 @@ impl Replica {
         }
         self.changed.notify_waiters();
         let leader = self.leader().leader;
-        self.shared
-            .observer
-            .leader_changed(self.range, leader, term, true);
+        self.shared.observer.leader_changed(self.range, leader, term, true);
     }
 
     /// May this member grant a vote to `candidate` now? Beside what openraft checks: not within one
@@ -399,19 +400,13 @@ impl Replica {
     /// Somebody campaigns against this live leader: it has not heard of it since it started.
     fn remind_followers(&self) {
         let Some(live) = self.live() else { return };
-        self.shared
-            .runtime
-            .spawn(Box::pin(async move { live.raft.heartbeat().await }));
+        self.shared.runtime.spawn(Box::pin(async move { live.raft.heartbeat().await }));
     }
 
     /// Hands committed entries to the node's apply task and waits until they are applied.
     pub(crate) async fn apply(self: &Arc<Self>, entries: Vec<Committed>) -> Result<(), RaftError> {
         let (done, applied) = oneshot::channel();
-        let job = Job::Entries {
-            replica: self.clone(),
-            entries,
-            done,
-        };
+        let job = Job::Entries { replica: self.clone(), entries, done };
         self.shared.submit_apply(job).await?;
         applied.await.map_err(|_| RaftError::Shutdown)?
     }
@@ -423,12 +418,7 @@ impl Replica {
         snapshot: RangeSnapshot,
     ) -> Result<(), RaftError> {
         let (done, installed) = oneshot::channel();
-        let job = Job::Install {
-            replica: self.clone(),
-            applied,
-            snapshot,
-            done,
-        };
+        let job = Job::Install { replica: self.clone(), applied, snapshot, done };
         self.shared.submit_apply(job).await?;
         installed.await.map_err(|_| RaftError::Shutdown)?
     }
@@ -449,12 +439,7 @@ impl Replica {
     /// not leading, even if it did.
     pub(crate) fn recall_leader(&self, vote: VoteRecord) {
         let leader = (vote.committed && vote.candidate != self.id).then_some(vote.candidate);
-        *self.seen.lock() = LeaderSeen {
-            leader,
-            term: vote.term,
-            heard: false,
-            incarnation: None,
-        };
+        *self.seen.lock() = LeaderSeen { leader, term: vote.term, heard: false, incarnation: None };
     }
 
     /// A leader's message came: it leads in the present life of its store.

@@ -25,35 +25,20 @@ pub(crate) struct Seed {
 impl Seed {
     /// The vote that every member begins with: the first leader's, committed.
     pub(crate) fn vote(&self) -> VoteRecord {
-        VoteRecord {
-            term: self.term,
-            candidate: self.leader,
-            committed: true,
-        }
+        VoteRecord { term: self.term, candidate: self.leader, committed: true }
     }
 
     /// Adds the replica to `batch` and gives its applied state.
     pub(crate) fn write(&self, batch: &mut WriteBatch) -> AppliedRecord {
         let range = self.record.descriptor.id;
         let members = Members::of(&self.record.descriptor);
-        let start = Position {
-            term: self.term,
-            index: 0,
-        };
+        let start = Position { term: self.term, index: 0 };
         let entry = records::encode_entry(self.term, &Payload::Members(members.clone()));
         batch.put(Cf::Raft, keys::entry(range, 0), entry);
         if !self.keep_vote {
-            batch.put(
-                Cf::Raft,
-                keys::vote(range),
-                records::encode_vote(self.vote()),
-            );
+            batch.put(Cf::Raft, keys::vote(range), records::encode_vote(self.vote()));
         }
-        let applied = AppliedRecord {
-            position: Some(start),
-            members_at: Some(start),
-            members,
-        };
+        let applied = AppliedRecord { position: Some(start), members_at: Some(start), members };
         batch.put(Cf::State, keys::applied(range), applied.encode());
         batch.put(Cf::State, keys::replica(range), self.record.encode());
         applied

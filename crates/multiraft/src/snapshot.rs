@@ -58,21 +58,12 @@ impl Replica {
         let (Some(applied), Some(record)) = (applied, record) else {
             return Ok(None);
         };
-        let (applied, record) = (
-            AppliedRecord::decode(applied)?,
-            ReplicaRecord::decode(record)?,
-        );
+        let (applied, record) = (AppliedRecord::decode(applied)?, ReplicaRecord::decode(record)?);
         if !record.initialised || applied.position.is_none() {
             return Ok(None);
         }
         let data = SnapshotData::Local(snapshot);
-        Ok(Some((
-            applied,
-            RangeSnapshot {
-                descriptor: record.descriptor,
-                data,
-            },
-        )))
+        Ok(Some((applied, RangeSnapshot { descriptor: record.descriptor, data })))
     }
 }
 
@@ -115,16 +106,9 @@ pub(crate) async fn send(
 ) -> Result<Bytes, RaftError> {
     let shared = replica.shared();
     let range = replica.range_id();
-    let _permit = shared
-        .snapshots_sent
-        .acquire()
-        .await
-        .map_err(|_| RaftError::Shutdown)?;
+    let _permit = shared.snapshots_sent.acquire().await.map_err(|_| RaftError::Shutdown)?;
     let SnapshotData::Local(engine_snapshot) = snapshot.data else {
-        return Err(RaftError::Refused {
-            range,
-            why: "a received snapshot is not sent on".into(),
-        });
+        return Err(RaftError::Refused { range, why: "a received snapshot is not sent on".into() });
     };
     let (call, answer) = shared.calls.open_slow(store);
     let mut head = BytesMut::new();
@@ -134,45 +118,21 @@ pub(crate) async fn send(
     put_bytes(&mut head, &snapshot.descriptor.encode());
     // The offer goes first, alone: nothing is sent to a member that is gone or refuses.
     let (offer, accepted) = shared.calls.open(store, shared.runtime.now());
-    let mut outbox = Outbox {
-        replica,
-        target,
-        store,
-        call: offer,
-        number: 0,
-    };
+    let mut outbox = Outbox { replica, target, store, call: offer, number: 0 };
     outbox.send_part(OFFER, &head).await?;
     if !accepted.await.is_ok_and(|answer| !answer.is_empty()) {
         shared.calls.drop_call(call);
-        return Err(RaftError::Refused {
-            range,
-            why: "the snapshot was not accepted".into(),
-        });
+        return Err(RaftError::Refused { range, why: "the snapshot was not accepted".into() });
     }
     outbox.call = call;
-    for cf in Cf::DATA {
-        let mut next = Some(snapshot.descriptor.span.start.clone());
-        while let Some(from) = next {
-            let (chunk, resume) =
-                read_chunk(engine_snapshot.as_ref(), &snapshot.descriptor, cf, &from)?;
-            next = resume;
-            if !chunk.is_empty() {
-                let mut body = BytesMut::new();
-                chunk.encode_into(&mut body);
-                outbox.send_body(&body).await?;
-            }
-        }
-    }
+    outbox.send_data(engine_snapshot.as_ref(), &snapshot.descriptor).await?;
     outbox.send_part(LAST, &[]).await?;
     shared.metrics.snapshots_sent.inc();
     match shared.runtime.timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok(bytes)) => Ok(bytes),
         _ => {
             shared.calls.drop_call(call);
-            Err(RaftError::Refused {
-                range,
-                why: "the snapshot was not answered".into(),
-            })
+            Err(RaftError::Refused { range, why: "the snapshot was not answered".into() })
         }
     }
 }
@@ -186,6 +146,26 @@ struct Outbox<'a> {
 }
 
 impl Outbox<'_> {
+    async fn send_data(
+        &mut self,
+        snapshot: &dyn EngineSnapshot,
+        descriptor: &RangeDescriptor,
+    ) -> Result<(), RaftError> {
+        for cf in Cf::DATA {
+            let mut next = Some(descriptor.span.start.clone());
+            while let Some(from) = next {
+                let (chunk, resume) = read_chunk(snapshot, descriptor, cf, &from)?;
+                next = resume;
+                if !chunk.is_empty() {
+                    let mut body = BytesMut::new();
+                    chunk.encode_into(&mut body);
+                    self.send_body(&body).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn send_body(&mut self, body: &[u8]) -> Result<(), RaftError> {
         let mut parts = body.chunks(SNAPSHOT_CHUNK_BYTES).peekable();
         while let Some(part) = parts.next() {
@@ -347,37 +327,21 @@ impl Incoming {
 
 impl Arriving {
     fn new(head: Head) -> Self {
-        Self {
-            next: 1,
-            head,
-            parts: BytesMut::new(),
-            batch: WriteBatch::new(),
-            bytes: 0,
-        }
+        Self { next: 1, head, parts: BytesMut::new(), batch: WriteBatch::new(), bytes: 0 }
     }
 
     /// A batch is complete.
     fn body(&mut self) -> Result<(), &'static str> {
         let body = std::mem::take(&mut self.parts).freeze();
         let mut reader = Reader::new("snapshot chunk", body);
-        self.batch
-            .append(WriteBatch::decode(&mut reader).map_err(|_| "a damaged batch")?);
+        self.batch.append(WriteBatch::decode(&mut reader).map_err(|_| "a damaged batch")?);
         Ok(())
     }
 
     fn complete(self) -> Complete {
-        let Head {
-            header,
-            applied,
-            descriptor,
-            ..
-        } = self.head;
+        let Head { header, applied, descriptor, .. } = self.head;
         let data = SnapshotData::Received(self.batch);
-        Complete {
-            header,
-            applied,
-            data: RangeSnapshot { descriptor, data },
-        }
+        Complete { header, applied, data: RangeSnapshot { descriptor, data } }
     }
 }
 
@@ -387,12 +351,7 @@ fn head(body: Bytes) -> Result<Head, CodecError> {
     let applied = AppliedRecord::decode(reader.bytes()?)?;
     let descriptor = RangeDescriptor::decode(reader.bytes()?)?;
     reader.finish()?;
-    Ok(Head {
-        call,
-        header,
-        applied,
-        descriptor,
-    })
+    Ok(Head { call, header, applied, descriptor })
 }
 
 /// Replaces what this store holds of the range, in one batch. Called by the apply task only.
@@ -407,10 +366,7 @@ pub(crate) fn install(
         return Ok(());
     };
     let descriptor = snapshot.descriptor;
-    let refuse = |why: &str| RaftError::Refused {
-        range,
-        why: why.to_owned(),
-    };
+    let refuse = |why: &str| RaftError::Refused { range, why: why.to_owned() };
     if descriptor.epoch.is_behind(&replica.descriptor().epoch) {
         return Err(refuse("the snapshot is older than the replica"));
     }
@@ -428,11 +384,7 @@ pub(crate) fn install(
     let id = replica.replica_id();
     put_record(
         &mut batch,
-        &ReplicaRecord {
-            id,
-            initialised: true,
-            descriptor: descriptor.clone(),
-        },
+        &ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() },
     );
     shared.engine.write(&batch)?;
     shared.metrics.snapshots_installed.inc();

@@ -52,12 +52,8 @@ impl Replica {
         right: NewRange,
     ) -> Result<(RangeDescriptor, RangeDescriptor), RaftError> {
         let range = self.range_id();
-        cribwork_router::split(&self.descriptor(), &key, right.id, &right.replicas).map_err(
-            |error| RaftError::Refused {
-                range,
-                why: error.to_string(),
-            },
-        )?;
+        cribwork_router::split(&self.descriptor(), &key, right.id, &right.replicas)
+            .map_err(|error| RaftError::Refused { range, why: error.to_string() })?;
         let body = Body::Split(SplitCommand {
             key,
             right: right.id,
@@ -65,10 +61,7 @@ impl Replica {
             leader: self.shared().options.store,
         });
         let _fence = Fence::raise(self);
-        let command = Command {
-            evaluated: token.evaluated(),
-            body,
-        };
+        let command = Command { evaluated: token.evaluated(), body };
         match self.propose_command(command).await? {
             Fate::Split(both) => Ok(*both),
             fate => Err(self.failure(fate)),
@@ -83,11 +76,7 @@ impl Replica {
     /// [`RaftError::NotLeader`], or [`RaftError::TransferFailed`] with the reason.
     pub async fn transfer_leader(self: &Arc<Self>, store: StoreId) -> Result<(), RaftError> {
         let range = self.range_id();
-        let failed = |why| RaftError::TransferFailed {
-            range,
-            target: store,
-            why,
-        };
+        let failed = |why| RaftError::TransferFailed { range, target: store, why };
         let view = self.leader();
         if !view.is_self {
             return Err(self.not_leader());
@@ -95,10 +84,7 @@ impl Replica {
         if store == self.shared().options.store {
             return Ok(());
         }
-        let target = self
-            .descriptor()
-            .replica_on(store)
-            .ok_or(failed("it has no replica"))?;
+        let target = self.descriptor().replica_on(store).ok_or(failed("it has no replica"))?;
         if target.role != ReplicaRole::Voter {
             return Err(failed("its replica does not vote"));
         }
@@ -138,11 +124,7 @@ impl Replica {
         while !raft.caught_up(target) {
             if self.shared().runtime.now() >= deadline {
                 let (range, why) = (self.range_id(), "its log is behind");
-                return Err(RaftError::TransferFailed {
-                    range,
-                    target: store,
-                    why,
-                });
+                return Err(RaftError::TransferFailed { range, target: store, why });
             }
             raft.heartbeat().await;
             self.shared().runtime.sleep(Duration::from_millis(20)).await;
@@ -155,11 +137,7 @@ impl Replica {
         loop {
             let changed = self.changed.notified();
             let seen = *self.seen.lock();
-            if seen.term > term
-                && seen
-                    .leader
-                    .is_some_and(|leader| leader != self.replica_id())
-            {
+            if seen.term > term && seen.leader.is_some_and(|leader| leader != self.replica_id()) {
                 return true;
             }
             let left = deadline.saturating_sub(self.shared().runtime.now());

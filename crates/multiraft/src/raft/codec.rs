@@ -51,10 +51,7 @@ pub(super) fn encode_append<A: AsyncRuntime>(request: &AppendEntriesRequest<Type
         .iter()
         .map(|entry| {
             let term = entry.log_id.leader_id.term;
-            (
-                entry.log_id.index,
-                records::encode_entry(term, &types::payload(&entry.payload)),
-            )
+            (entry.log_id.index, records::encode_entry(term, &types::payload(&entry.payload)))
         })
         .collect();
     let size: usize = entries.iter().map(|(_, bytes)| bytes.len() + 12).sum();
@@ -88,12 +85,7 @@ pub(super) fn decode_append<A: AsyncRuntime>(
         entries.push(types::entry(Position { term, index }, payload));
     }
     reader.finish()?;
-    Ok(AppendEntriesRequest {
-        vote,
-        prev_log_id,
-        entries,
-        leader_commit,
-    })
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
 /// `0 ++ matched | 1 ++ conflict | 2 ++ higher vote`.

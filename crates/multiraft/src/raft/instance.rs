@@ -90,12 +90,8 @@ where
             )
             .await
             .map_err(|error| fatal(error.to_string()))?;
-            let instance = Arc::new(Live {
-                raft,
-                replica,
-                log,
-                streams: InboundStreams::<A>::new(),
-            });
+            let instance =
+                Arc::new(Live { raft, replica, log, streams: InboundStreams::<A>::new() });
             instance.watch_votes(restore);
             Ok(instance as Arc<dyn Instance>)
         })
@@ -177,27 +173,13 @@ where
             self.replica.shared().metrics.malformed_messages.inc();
             return;
         };
-        let kind = if pre_vote {
-            kind::PRE_VOTE_RESULT
-        } else {
-            kind::VOTE_RESULT
-        };
-        if !self
-            .replica
-            .may_grant(message.from, request.leadership_transfer)
-        {
+        let kind = if pre_vote { kind::PRE_VOTE_RESULT } else { kind::VOTE_RESULT };
+        if !self.replica.may_grant(message.from, request.leadership_transfer) {
             let refusal = self.refusal();
-            self.answer(
-                from,
-                &message,
-                kind,
-                codec::encode_vote_response::<A>(&refusal),
-            );
+            self.answer(from, &message, kind, codec::encode_vote_response::<A>(&refusal));
             return;
         }
-        self.respond(from, message, kind, move |raft, _| {
-            ask(raft, request, pre_vote)
-        });
+        self.respond(from, message, kind, move |raft, _| ask(raft, request, pre_vote));
     }
 
     /// Collects a chunk; the last one installs the snapshot. Whatever goes wrong is answered with
@@ -218,12 +200,9 @@ where
                 return self.answer(from, &message, kind::SNAPSHOT_RESULT, Bytes::new());
             }
         };
-        self.respond(
-            from,
-            message,
-            kind::SNAPSHOT_RESULT,
-            move |raft, _| async move { Some(install(raft, complete).await.unwrap_or_default()) },
-        );
+        self.respond(from, message, kind::SNAPSHOT_RESULT, move |raft, _| async move {
+            Some(install(raft, complete).await.unwrap_or_default())
+        });
     }
 
     fn refusal(&self) -> openraft::raft::VoteResponse<Types<A>> {
@@ -242,9 +221,7 @@ async fn ask<A: AsyncRuntime>(
         true => raft.pre_vote(request).await,
         false => raft.vote(request).await,
     };
-    response
-        .ok()
-        .map(|response| codec::encode_vote_response::<A>(&response))
+    response.ok().map(|response| codec::encode_vote_response::<A>(&response))
 }
 
 async fn install<A: AsyncRuntime>(raft: RaftOf<A>, complete: Complete) -> Option<Bytes> {
@@ -253,10 +230,7 @@ async fn install<A: AsyncRuntime>(raft: RaftOf<A>, complete: Complete) -> Option
         last_log_id: complete.applied.position.map(types::log_id),
         last_membership: stored_membership(&complete.applied),
     };
-    let snapshot = RaftSnapshot {
-        meta,
-        snapshot: complete.data,
-    };
+    let snapshot = RaftSnapshot { meta, snapshot: complete.data };
     let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
     Some(codec::encode_vote(&response.vote))
 }
@@ -269,9 +243,7 @@ async fn append_one<A: AsyncRuntime>(raft: RaftOf<A>, payload: Bytes) -> Option<
     if response.is_conflict() && prev.is_none() {
         return None;
     }
-    Some(codec::encode_append_result::<A>(
-        &response.into_stream_result(prev, last),
-    ))
+    Some(codec::encode_append_result::<A>(&response.into_stream_result(prev, last)))
 }
 
 fn refused<A: AsyncRuntime>(forward: &ForwardToLeader<Types<A>>) -> WriteError {
@@ -287,11 +259,8 @@ where
     RaftOf<A>: Send + Sync,
 {
     fn vote(&self) -> VoteRecord {
-        let unvoted = VoteRecord {
-            term: 0,
-            candidate: self.replica.replica_id(),
-            committed: false,
-        };
+        let unvoted =
+            VoteRecord { term: 0, candidate: self.replica.replica_id(), committed: false };
         self.log.vote().unwrap_or(unvoted)
     }
 
@@ -353,16 +322,11 @@ where
             kind::VOTE => self.deliver_vote(from, message, false),
             kind::PRE_VOTE => self.deliver_vote(from, message, true),
             kind::TRANSFER => {
-                self.respond(
-                    from,
-                    message,
-                    kind::TRANSFER_RESULT,
-                    |raft, payload| async move {
-                        let request = codec::decode_transfer::<A>(payload).ok()?;
-                        let accepted = raft.handle_transfer_leader(request).await.ok()?.is_ok();
-                        Some(codec::encode_flag(accepted))
-                    },
-                );
+                self.respond(from, message, kind::TRANSFER_RESULT, |raft, payload| async move {
+                    let request = codec::decode_transfer::<A>(payload).ok()?;
+                    let accepted = raft.handle_transfer_leader(request).await.ok()?.is_ok();
+                    Some(codec::encode_flag(accepted))
+                });
             }
             kind::SNAPSHOT => self.deliver_snapshot(from, message),
             _ => {
@@ -397,10 +361,7 @@ where
         let metrics = self.raft.data_metrics();
         let data = metrics.borrow_watched();
         let matched = data.replication.as_ref().and_then(|members| {
-            members
-                .iter()
-                .find(|(id, _)| **id == target.get())
-                .and_then(|(_, matched)| *matched)
+            members.iter().find(|(id, _)| **id == target.get()).and_then(|(_, matched)| *matched)
         });
         matched >= data.local_committed && matched.is_some()
     }
@@ -412,9 +373,7 @@ where
             let _ = raft.trigger().snapshot().await;
             if let Some(upto) = applied.checked_sub(keep) {
                 let mut done = raft.watch_snapshot_progress();
-                let reached = done
-                    .wait_until(|at| at.is_some_and(|at| at.index >= applied))
-                    .await;
+                let reached = done.wait_until(|at| at.is_some_and(|at| at.index >= applied)).await;
                 if reached.is_ok() {
                     let _ = raft.trigger().purge_log(upto).await;
                 }

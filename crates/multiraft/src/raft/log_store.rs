@@ -20,10 +20,7 @@ pub(super) struct LogStore<A> {
 
 impl<A> LogStore<A> {
     pub(super) fn new(log: Arc<RangeLog>) -> Self {
-        Self {
-            log,
-            runtime: PhantomData,
-        }
+        Self { log, runtime: PhantomData }
     }
 
     fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
@@ -70,9 +67,7 @@ impl<A: AsyncRuntime> RaftLogReader<Types<A>> for LogStore<A> {
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let entries = self.read(start, end)?;
         if entries.is_empty() && start < end {
-            return Err(io::Error::other(format!(
-                "no entry at {start} in a log read up to {end}"
-            )));
+            return Err(io::Error::other(format!("no entry at {start} in a log read up to {end}")));
         }
         Ok(entries)
     }
@@ -121,9 +116,7 @@ impl<A: AsyncRuntime> RaftLogStorage<Types<A>> for LogStore<A> {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.log
-            .truncate_after(last.as_ref().map(types::position))
-            .await
+        self.log.truncate_after(last.as_ref().map(types::position)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {

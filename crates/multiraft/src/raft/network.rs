@@ -37,10 +37,7 @@ pub(super) struct NetworkFactory<A> {
 
 impl<A> NetworkFactory<A> {
     pub(super) fn new(replica: Arc<Replica>) -> Self {
-        Self {
-            replica,
-            runtime: PhantomData,
-        }
+        Self { replica, runtime: PhantomData }
     }
 
     fn client(&self, target: u64, node: &OnStore, heartbeat: bool) -> Network<A> {
@@ -79,14 +76,7 @@ pub(super) struct Network<A> {
 impl<A: AsyncRuntime> Network<A> {
     pub(super) fn message(&self, kind: u8, call: u64, payload: Bytes) -> Message {
         let (range, from) = (self.replica.range_id(), self.replica.replica_id());
-        Message {
-            range,
-            from,
-            to: self.target,
-            kind,
-            call,
-            payload,
-        }
+        Message { range, from, to: self.target, kind, call, payload }
     }
 
     async fn call(
@@ -100,9 +90,7 @@ impl<A: AsyncRuntime> Network<A> {
         let (call, answer) = shared.calls.open(self.store, shared.runtime.now());
         if !shared.send(self.store, class, self.message(kind, call, payload)) {
             shared.calls.drop_call(call);
-            return Err(unreachable(
-                "the peer's queue is full or the peer is unknown",
-            ));
+            return Err(unreachable("the peer's queue is full or the peer is unknown"));
         }
         match shared.runtime.timeout(limit, answer).await {
             Ok(Ok(bytes)) => Ok(bytes),
@@ -120,9 +108,7 @@ impl<A: AsyncRuntime> Network<A> {
         limit: Duration,
     ) -> Result<StreamAppendResult<Types<A>>, RPCError<Types<A>>> {
         let payload = codec::encode_append(&request);
-        let bytes = self
-            .call(Class::Control, kind::HEARTBEAT, payload, limit)
-            .await?;
+        let bytes = self.call(Class::Control, kind::HEARTBEAT, payload, limit).await?;
         codec::decode_append_result(bytes).map_err(|error| unreachable(&error.to_string()))
     }
 
@@ -192,8 +178,7 @@ impl<A: AsyncRuntime> RaftNetworkV2<Types<A>> for Network<A> {
         request: VoteRequest<Types<A>>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types<A>>, RPCError<Types<A>>> {
-        self.ask_vote(kind::PRE_VOTE, request, option.hard_ttl())
-            .await
+        self.ask_vote(kind::PRE_VOTE, request, option.hard_ttl()).await
     }
 
     async fn full_snapshot(
@@ -231,9 +216,7 @@ impl<A: AsyncRuntime> RaftNetworkV2<Types<A>> for Network<A> {
         option: RPCOption,
     ) -> Result<openraft::raft::TransferLeaderResponse<Types<A>>, RPCError<Types<A>>> {
         let payload = codec::encode_transfer(&request);
-        let bytes = self
-            .call(Class::Control, kind::TRANSFER, payload, option.hard_ttl())
-            .await?;
+        let bytes = self.call(Class::Control, kind::TRANSFER, payload, option.hard_ttl()).await?;
         match codec::decode_flag(bytes) {
             Ok(true) => Ok(Ok(())),
             _ => Err(unreachable("the target refused the transfer")),

@@ -58,13 +58,10 @@ where
         in_flight: VecDeque::new(),
         held: None,
     };
-    Box::pin(futures::stream::unfold(
-        pipeline,
-        |mut pipeline| async move {
-            let answer = pipeline.next_answer().await?;
-            Some((answer, pipeline))
-        },
-    ))
+    Box::pin(futures::stream::unfold(pipeline, |mut pipeline| async move {
+        let answer = pipeline.next_answer().await?;
+        Some((answer, pipeline))
+    }))
 }
 
 impl<A, S> Pipeline<'_, A, S>

@@ -26,10 +26,7 @@ pub(super) struct StateMachine<A> {
 
 impl<A> StateMachine<A> {
     pub(super) fn new(replica: Arc<Replica>) -> Self {
-        Self {
-            replica,
-            runtime: PhantomData,
-        }
+        Self { replica, runtime: PhantomData }
     }
 
     /// The newest snapshot is always "now": it costs a metadata read, so it is made when asked for.
@@ -37,10 +34,7 @@ impl<A> StateMachine<A> {
         let Some((applied, data)) = self.replica.take_snapshot().map_err(io::Error::other)? else {
             return Ok(None);
         };
-        Ok(Some(Snapshot {
-            meta: meta(&applied),
-            snapshot: data,
-        }))
+        Ok(Some(Snapshot { meta: meta(&applied), snapshot: data }))
     }
 }
 
@@ -73,8 +67,7 @@ impl<A: AsyncRuntime> RaftSnapshotBuilder<Types<A>> for StateMachine<A> {
     type SnapshotData = RangeSnapshot;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        self.snapshot()?
-            .ok_or_else(|| io::Error::other("nothing is applied yet"))
+        self.snapshot()?.ok_or_else(|| io::Error::other("nothing is applied yet"))
     }
 }
 
@@ -84,10 +77,7 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, RaftStoredMembership)> {
         let applied = self.replica.applied_record();
-        Ok((
-            applied.position.map(types::log_id),
-            stored_membership(&applied),
-        ))
+        Ok((applied.position.map(types::log_id), stored_membership(&applied)))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -103,10 +93,7 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
             });
             responders.extend(responder);
         }
-        self.replica
-            .apply(committed)
-            .await
-            .map_err(io::Error::other)?;
+        self.replica.apply(committed).await.map_err(io::Error::other)?;
         for responder in responders {
             responder.send(Nothing);
         }
@@ -122,10 +109,7 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
         meta: &RaftSnapshotMeta,
         snapshot: RangeSnapshot,
     ) -> io::Result<()> {
-        self.replica
-            .install(applied_record(meta), snapshot)
-            .await
-            .map_err(io::Error::other)
+        self.replica.install(applied_record(meta), snapshot).await.map_err(io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {

@@ -46,9 +46,7 @@ where
     RaftOf<A>: Send + Sync,
 {
     pub(super) fn new() -> Self {
-        Self {
-            streams: Mutex::new(HashMap::new()),
-        }
+        Self { streams: Mutex::new(HashMap::new()) }
     }
 
     /// Queues one append message on its stream, opening the stream if it is new.
@@ -70,12 +68,7 @@ where
         }
         if current != Some(number) {
             let (requests, receiver) = mpsc::channel(INBOUND_STREAM_MAX);
-            let route = Route {
-                store,
-                range: message.range,
-                from: message.to,
-                to: message.from,
-            };
+            let route = Route { store, range: message.range, from: message.to, to: message.from };
             serve(shared.clone(), raft.clone(), receiver, route);
             streams.insert(message.from, Inbound { number, requests });
         }
@@ -100,9 +93,7 @@ fn split_stream<A: AsyncRuntime>(
         return None;
     }
     let number = payload.get_u64();
-    codec::decode_append(payload)
-        .ok()
-        .map(|request| (number, request))
+    codec::decode_append(payload).ok().map(|request| (number, request))
 }
 
 /// Feeds requests to openraft and sends each answer under its request's call number.

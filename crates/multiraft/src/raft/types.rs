@@ -108,10 +108,7 @@ pub(crate) fn log_id(position: Position) -> LogId {
 }
 
 pub(crate) fn position(log_id: &LogId) -> Position {
-    Position {
-        term: log_id.leader_id.term,
-        index: log_id.index,
-    }
+    Position { term: log_id.leader_id.term, index: log_id.index }
 }
 
 pub(crate) fn vote(record: VoteRecord) -> Vote {
@@ -130,16 +127,10 @@ pub(crate) fn vote_record(vote: &Vote) -> VoteRecord {
 }
 
 pub(crate) fn membership(members: &Members) -> RaftMembership {
-    let sets: Vec<BTreeSet<u64>> = members
-        .voter_sets
-        .iter()
-        .map(|set| set.iter().map(|id| id.get()).collect())
-        .collect();
-    let nodes: BTreeMap<u64, OnStore> = members
-        .stores
-        .iter()
-        .map(|(id, store)| (id.get(), OnStore(*store)))
-        .collect();
+    let sets: Vec<BTreeSet<u64>> =
+        members.voter_sets.iter().map(|set| set.iter().map(|id| id.get()).collect()).collect();
+    let nodes: BTreeMap<u64, OnStore> =
+        members.stores.iter().map(|(id, store)| (id.get(), OnStore(*store))).collect();
     RaftMembership::new(sets.clone(), nodes)
         .unwrap_or_else(|_| RaftMembership::new_with_defaults(sets, Vec::<u64>::new()))
 }
@@ -151,10 +142,7 @@ pub(crate) fn members(membership: &RaftMembership) -> Members {
             .iter()
             .map(|set| set.iter().copied().map(ReplicaId).collect())
             .collect(),
-        stores: membership
-            .nodes()
-            .map(|(id, store)| (ReplicaId(*id), store.0))
-            .collect(),
+        stores: membership.nodes().map(|(id, store)| (ReplicaId(*id), store.0)).collect(),
     }
 }
 
@@ -172,8 +160,5 @@ pub(crate) fn entry(position: Position, payload: Payload) -> Entry {
         Payload::Commands(bytes) => EntryPayload::Normal(Commands(bytes)),
         Payload::Members(members) => EntryPayload::Membership(membership(&members)),
     };
-    Entry {
-        log_id: log_id(position),
-        payload,
-    }
+    Entry { log_id: log_id(position), payload }
 }

@@ -27,10 +27,7 @@ pub struct TestRuntime {
 impl TestRuntime {
     pub fn new() -> Arc<Self> {
         let (alive, _) = tokio::sync::watch::channel(true);
-        Arc::new(Self {
-            start: Instant::now(),
-            alive,
-        })
+        Arc::new(Self { start: Instant::now(), alive })
     }
 }
 
@@ -63,9 +60,7 @@ impl Runtime for TestRuntime {
 
 fn rand_u64() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish()
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 /// Delivers messages in order per pair of stores, unless the pair is cut.
@@ -150,12 +145,7 @@ pub fn descriptor() -> RangeDescriptor {
             role: ReplicaRole::Voter,
         })
         .to_vec();
-    RangeDescriptor {
-        id: RANGE,
-        span: KeyRange::all(),
-        epoch: RangeEpoch::INITIAL,
-        replicas,
-    }
+    RangeDescriptor { id: RANGE, span: KeyRange::all(), epoch: RangeEpoch::INITIAL, replicas }
 }
 
 impl Cluster {
@@ -165,15 +155,8 @@ impl Cluster {
 
     pub async fn start_tuned(tune: fn(&mut MultiRaftOptions)) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_test_writer()
-            .try_init();
-        let mut cluster = Self {
-            wire: Arc::default(),
-            nodes: HashMap::new(),
-            tune,
-        };
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let mut cluster = Self { wire: Arc::default(), nodes: HashMap::new(), tune };
         for store in stores() {
             cluster.boot(store, MemoryEngine::new());
         }
@@ -203,25 +186,10 @@ impl Cluster {
             metrics: MultiRaftMetrics::default(),
         };
         let multi = MultiRaft::open(options, parts).unwrap();
-        self.wire
-            .handlers
-            .lock()
-            .unwrap()
-            .insert(store, multi.handler());
-        let port = Port {
-            wire: self.wire.clone(),
-            from: store,
-            runtime: runtime.clone(),
-        };
+        self.wire.handlers.lock().unwrap().insert(store, multi.handler());
+        let port = Port { wire: self.wire.clone(), from: store, runtime: runtime.clone() };
         multi.start(Arc::new(port));
-        self.nodes.insert(
-            store,
-            Node {
-                multi,
-                engine,
-                runtime,
-            },
-        );
+        self.nodes.insert(store, Node { multi, engine, runtime });
     }
 
     /// As kill -9 and a power cut: tasks stop, what was not synced is gone.
@@ -240,9 +208,7 @@ impl Cluster {
     pub async fn leader(&self, range: RangeId) -> Arc<Replica> {
         let found = || {
             self.nodes.values().find_map(|node| {
-                node.multi
-                    .replica(range)
-                    .filter(|replica| replica.leader().is_self)
+                node.multi.replica(range).filter(|replica| replica.leader().is_self)
             })
         };
         wait_for("a leader", || found().is_some()).await;
@@ -260,14 +226,19 @@ impl Cluster {
         handle.snapshot.get(Cf::Raw, name.as_bytes()).unwrap()
     }
 
+    /// Waits until the driver of `store` has dropped the first entries of `range`.
+    pub async fn wait_for_cut_log(&self, store: StoreId, range: RangeId) {
+        let first = [range.get().to_be_bytes().as_slice(), &[1], &0u64.to_be_bytes()].concat();
+        let engine = self.nodes[&store].engine.clone();
+        wait_for("the log to be cut", || engine.get(Cf::Raft, &first).unwrap().is_none()).await;
+    }
+
     /// Waits until every node has applied what the leader has.
     pub async fn settle(&self, range: RangeId) {
         let target = self.leader(range).await.applied_index();
         wait_for("followers to catch up", || {
             self.nodes.values().all(|node| {
-                node.multi
-                    .replica(range)
-                    .is_some_and(|it| it.applied_index() >= target)
+                node.multi.replica(range).is_some_and(|it| it.applied_index() >= target)
             })
         })
         .await;
@@ -291,6 +262,11 @@ pub fn one_put(name: &str, value: &str) -> WriteBatch {
 
 pub fn bound(name: &str) -> Bytes {
     Bytes::from(key::encode(name.as_bytes()))
+}
+
+/// For tests of what must NOT happen while time passes.
+pub async fn let_time_pass(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }
 
 /// Polls until `condition` holds; fails the test after ten seconds.

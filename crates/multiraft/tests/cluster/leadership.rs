@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cribwork_types::StoreId;
 
-use crate::harness::{Cluster, RANGE, stores, wait_for};
+use crate::harness::{Cluster, RANGE, let_time_pass, stores, wait_for};
 
 fn home(cluster: &Cluster) -> StoreId {
     stores()
@@ -22,11 +22,7 @@ async fn a_dead_leader_is_replaced_within_two_seconds() {
     let killed = Instant::now();
     let engine = cluster.kill(dead);
     cluster.put(RANGE, "k", "w").await;
-    assert!(
-        killed.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        killed.elapsed()
-    );
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
     cluster.boot(dead, engine);
     cluster.settle(RANGE).await;
     assert_eq!(cluster.get(RANGE, "k").await.as_deref(), Some(&b"w"[..]));
@@ -38,7 +34,7 @@ async fn a_live_leader_is_not_deposed_while_idle() {
     cluster.put(RANGE, "k", "v").await;
     let before = cluster.leader(RANGE).await.leader();
     // Idle for several leases: no reads, no writes, no heartbeats; only nodes speak.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let_time_pass(Duration::from_secs(3)).await;
     let after = cluster.leader(RANGE).await.leader();
     assert_eq!(before, after);
     assert_eq!(cluster.get(RANGE, "k").await.as_deref(), Some(&b"v"[..]));
@@ -51,16 +47,8 @@ async fn leadership_is_handed_over() {
     let from = home(&cluster);
     let to = stores().into_iter().find(|store| *store != from).unwrap();
     wait_for("liveness", || cluster.nodes[&from].multi.store_is_live(to)).await;
-    cluster
-        .replica(from, RANGE)
-        .unwrap()
-        .transfer_leader(to)
-        .await
-        .unwrap();
-    wait_for("the target to serve", || {
-        cluster.replica(to, RANGE).unwrap().leader().is_self
-    })
-    .await;
+    cluster.replica(from, RANGE).unwrap().transfer_leader(to).await.unwrap();
+    wait_for("the target to serve", || cluster.replica(to, RANGE).unwrap().leader().is_self).await;
     cluster.put(RANGE, "k", "w").await;
     assert_eq!(cluster.get(RANGE, "k").await.as_deref(), Some(&b"w"[..]));
 }
@@ -72,18 +60,8 @@ async fn a_transfer_to_a_dead_store_is_refused_and_harmless() {
     let from = home(&cluster);
     let to = stores().into_iter().find(|store| *store != from).unwrap();
     cluster.kill(to);
-    wait_for("the death to be noticed", || {
-        !cluster.nodes[&from].multi.store_is_live(to)
-    })
-    .await;
-    assert!(
-        cluster
-            .replica(from, RANGE)
-            .unwrap()
-            .transfer_leader(to)
-            .await
-            .is_err()
-    );
+    wait_for("the death to be noticed", || !cluster.nodes[&from].multi.store_is_live(to)).await;
+    assert!(cluster.replica(from, RANGE).unwrap().transfer_leader(to).await.is_err());
     cluster.put(RANGE, "k", "w").await;
 }
 
@@ -92,21 +70,14 @@ async fn a_shutdown_hands_leaders_over_first() {
     let cluster = Cluster::start().await;
     cluster.put(RANGE, "k", "v").await;
     let from = home(&cluster);
-    let others: Vec<_> = stores()
-        .into_iter()
-        .filter(|store| *store != from)
-        .collect();
+    let others: Vec<_> = stores().into_iter().filter(|store| *store != from).collect();
     wait_for("liveness", || {
-        others
-            .iter()
-            .all(|store| cluster.nodes[&from].multi.store_is_live(*store))
+        others.iter().all(|store| cluster.nodes[&from].multi.store_is_live(*store))
     })
     .await;
     cluster.nodes[&from].multi.shutdown().await;
     wait_for("another leader", || {
-        others
-            .iter()
-            .any(|store| cluster.replica(*store, RANGE).unwrap().leader().is_self)
+        others.iter().any(|store| cluster.replica(*store, RANGE).unwrap().leader().is_self)
     })
     .await;
 }

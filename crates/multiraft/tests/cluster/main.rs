@@ -1,11 +1,6 @@
 //! Three nodes in one process: in-memory engines that can crash, an in-memory wire that can be cut.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub
-)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 mod harness;
 mod leadership;

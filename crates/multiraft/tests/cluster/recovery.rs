@@ -13,10 +13,7 @@ async fn acknowledged_writes_survive_a_power_cut_of_all() {
     for number in 0..50 {
         let leader = leader.clone();
         writers.push(tokio::spawn(async move {
-            put(&leader, &format!("k{number}"), "v")
-                .await
-                .is_ok()
-                .then_some(number)
+            put(&leader, &format!("k{number}"), "v").await.is_ok().then_some(number)
         }));
     }
     let mut acknowledged = Vec::new();
@@ -29,10 +26,7 @@ async fn acknowledged_writes_survive_a_power_cut_of_all() {
         cluster.boot(store, engine);
     }
     for number in acknowledged {
-        assert!(
-            cluster.get(RANGE, &format!("k{number}")).await.is_some(),
-            "k{number} is lost"
-        );
+        assert!(cluster.get(RANGE, &format!("k{number}")).await.is_some(), "k{number} is lost");
     }
 }
 
@@ -45,10 +39,7 @@ async fn start_up_builds_no_instance_until_it_is_needed() {
     let engine = cluster.kill(store);
     cluster.wire.isolate(store);
     cluster.boot(store, engine);
-    assert_eq!(
-        cluster.replica(store, RANGE).unwrap().state(),
-        ReplicaState::Cold
-    );
+    assert_eq!(cluster.replica(store, RANGE).unwrap().state(), ReplicaState::Cold);
     cluster.wire.heal(store);
     cluster.put(RANGE, "k", "w").await;
     wait_for("the first message to wake it", || {
@@ -69,16 +60,9 @@ async fn a_closed_instance_comes_back_where_it_was() {
         .find(|store| cluster.replica(*store, RANGE).unwrap().replica_id() != leader.replica_id())
         .unwrap();
     let before = cluster.replica(store, RANGE).unwrap().applied_index();
-    cluster.nodes[&store]
-        .multi
-        .close_instance(RANGE)
-        .await
-        .unwrap();
+    cluster.nodes[&store].multi.close_instance(RANGE).await.unwrap();
     let replica = cluster.replica(store, RANGE).unwrap();
-    assert_eq!(
-        (replica.state(), replica.applied_index()),
-        (ReplicaState::Cold, before)
-    );
+    assert_eq!((replica.state(), replica.applied_index()), (ReplicaState::Cold, before));
     cluster.put(RANGE, "k", "w").await;
     cluster.settle(RANGE).await;
 }
@@ -93,11 +77,7 @@ async fn a_replica_behind_a_cut_log_gets_a_snapshot() {
     cluster.put(RANGE, "before", "v").await;
     cluster.settle(RANGE).await;
     let leader = cluster.leader(RANGE).await;
-    let home = leader
-        .descriptor()
-        .replica(leader.replica_id())
-        .unwrap()
-        .store;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
     let behind = stores().into_iter().find(|store| *store != home).unwrap();
     let engine = cluster.kill(behind);
     let large = "x".repeat(300_000);
@@ -105,19 +85,7 @@ async fn a_replica_behind_a_cut_log_gets_a_snapshot() {
     for number in 0..120 {
         cluster.put(RANGE, &format!("k{number}"), "v").await;
     }
-    let raft = cribwork_types::KeyRange::all();
-    wait_for("the log to be cut", || {
-        let snapshot = cribwork_engine::Engine::snapshot(cluster.nodes[&home].engine.as_ref());
-        let mut cursor = snapshot.cursor(Cf::Raft, &raft);
-        let mut entries = 0;
-        let mut found = cursor.seek_to_first().unwrap();
-        while found {
-            entries += 1;
-            found = cursor.next().unwrap();
-        }
-        entries < 100
-    })
-    .await;
+    cluster.wait_for_cut_log(home, RANGE).await;
     cluster.boot(behind, engine);
     cluster.settle(RANGE).await;
     let engine = &cluster.nodes[&behind].engine;

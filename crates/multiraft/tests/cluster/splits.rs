@@ -8,23 +8,15 @@ use crate::harness::{Cluster, RANGE, bound, one_put, put, stores, wait_for};
 const RIGHT: RangeId = RangeId(2);
 
 fn new_range() -> NewRange {
-    let replicas = stores()
-        .map(|store| (store, ReplicaId(store.get() + 200)))
-        .to_vec();
-    NewRange {
-        id: RIGHT,
-        replicas,
-    }
+    let replicas = stores().map(|store| (store, ReplicaId(store.get() + 200))).to_vec();
+    NewRange { id: RIGHT, replicas }
 }
 
 async fn split(cluster: &Cluster, at: &str) {
     let leader = cluster.leader(RANGE).await;
     let token = leader.token().await.unwrap();
     let (left, right) = leader.split(&token, bound(at), new_range()).await.unwrap();
-    assert_eq!(
-        (left.span.end.clone(), right.span.start.clone()),
-        (bound(at), bound(at))
-    );
+    assert_eq!((left.span.end.clone(), right.span.start.clone()), (bound(at), bound(at)));
     assert_eq!((left.epoch.version, right.epoch.version), (2, 2));
 }
 
@@ -40,14 +32,8 @@ async fn both_sides_of_a_split_serve() {
     assert_eq!(cluster.get(RANGE, "a").await.as_deref(), Some(&b"4"[..]));
     cluster.settle(RIGHT).await;
     for node in cluster.nodes.values() {
-        assert_eq!(
-            node.multi.replica_for_key(&bound("z")).unwrap().range_id(),
-            RIGHT
-        );
-        assert_eq!(
-            node.multi.replica_for_key(&bound("a")).unwrap().range_id(),
-            RANGE
-        );
+        assert_eq!(node.multi.replica_for_key(&bound("z")).unwrap().range_id(), RIGHT);
+        assert_eq!(node.multi.replica_for_key(&bound("a")).unwrap().range_id(), RANGE);
     }
 }
 
@@ -72,21 +58,9 @@ async fn a_split_that_does_not_fit_is_refused() {
     let leader = cluster.leader(RANGE).await;
     let token = leader.token().await.unwrap();
     let raw = bytes::Bytes::from_static(b"not encoded");
-    for (key, right) in [
-        (raw, new_range()),
-        (
-            bound("m"),
-            NewRange {
-                id: RANGE,
-                ..new_range()
-            },
-        ),
-    ] {
+    for (key, right) in [(raw, new_range()), (bound("m"), NewRange { id: RANGE, ..new_range() })] {
         let refused = leader.split(&token, key, right).await;
-        assert!(
-            matches!(refused, Err(RaftError::Refused { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(RaftError::Refused { .. })), "{refused:?}");
     }
     put(&leader, "k", "v").await.unwrap();
 }
@@ -102,10 +76,7 @@ async fn a_split_survives_a_power_cut_of_all() {
     }
     assert_eq!(cluster.get(RIGHT, "z").await.as_deref(), Some(&b"2"[..]));
     cluster.put(RANGE, "a", "3").await;
-    assert_eq!(
-        cluster.leader(RANGE).await.descriptor().span.end,
-        bound("m")
-    );
+    assert_eq!(cluster.leader(RANGE).await.descriptor().span.end, bound("m"));
 }
 
 #[tokio::test]
@@ -114,20 +85,14 @@ async fn a_member_that_slept_through_a_split_catches_up() {
     cluster.put(RANGE, "z", "1").await;
     cluster.settle(RANGE).await;
     let leader = cluster.leader(RANGE).await;
-    let home = leader
-        .descriptor()
-        .replica(leader.replica_id())
-        .unwrap()
-        .store;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
     let behind = stores().into_iter().find(|store| *store != home).unwrap();
     let engine = cluster.kill(behind);
     split(&cluster, "m").await;
     cluster.put(RIGHT, "z", "2").await;
     cluster.boot(behind, engine);
     wait_for("the right side on the late member", || {
-        cluster
-            .replica(behind, RIGHT)
-            .is_some_and(|replica| replica.applied_index() > 0)
+        cluster.replica(behind, RIGHT).is_some_and(|replica| replica.applied_index() > 0)
     })
     .await;
     cluster.settle(RIGHT).await;
@@ -144,11 +109,7 @@ async fn a_member_that_got_the_split_by_snapshot_has_both_sides() {
     cluster.put(RANGE, "z", "1").await;
     cluster.settle(RANGE).await;
     let leader = cluster.leader(RANGE).await;
-    let home = leader
-        .descriptor()
-        .replica(leader.replica_id())
-        .unwrap()
-        .store;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
     let behind = stores().into_iter().find(|store| *store != home).unwrap();
     let engine = cluster.kill(behind);
     split(&cluster, "m").await;
@@ -156,8 +117,7 @@ async fn a_member_that_got_the_split_by_snapshot_has_both_sides() {
     for number in 0..80 {
         cluster.put(RANGE, &format!("a{number}"), "v").await;
     }
-    // Two slow sweeps of the driver cut the left log behind the split.
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    cluster.wait_for_cut_log(home, RANGE).await;
     cluster.boot(behind, engine);
     cluster.settle(RANGE).await;
     cluster.put(RIGHT, "zz", "3").await;
