@@ -1,1 +1,7 @@
-fn main() {}
+//! The `cribwork` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cribwork_cli::main()
+}

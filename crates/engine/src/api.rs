@@ -21,10 +21,7 @@ pub(crate) fn check_keys(batch: &WriteBatch) -> Result<(), EngineError> {
     };
     match batch.mutations.iter().find_map(too_long) {
         None => Ok(()),
-        Some(length) => Err(EngineError::KeyTooLong {
-            length,
-            limit: KEY_STORED_BYTES_MAX,
-        }),
+        Some(length) => Err(EngineError::KeyTooLong { length, limit: KEY_STORED_BYTES_MAX }),
     }
 }
 

@@ -114,19 +114,14 @@ impl EngineError {
 
     /// Bytes of the store that do not decode.
     pub(crate) fn from_codec(what: &'static str, error: &CodecError) -> Self {
-        EngineError::Corruption {
-            what,
-            detail: error.to_string(),
-        }
+        EngineError::Corruption { what, detail: error.to_string() }
     }
 
     /// What writers get to see once `self` has happened.
     pub(crate) fn stopped(&self) -> Self {
         match self {
             EngineError::Stopped { .. } => self.clone(),
-            first => EngineError::Stopped {
-                first: first.to_string(),
-            },
+            first => EngineError::Stopped { first: first.to_string() },
         }
     }
 }
@@ -190,17 +185,9 @@ mod tests {
 
     #[test]
     fn stopped_keeps_the_first_failure() {
-        let first = EngineError::Io {
-            what: "sync",
-            detail: "EIO".into(),
-        };
+        let first = EngineError::Io { what: "sync", detail: "EIO".into() };
         let stopped = first.stopped();
-        assert_eq!(
-            stopped,
-            EngineError::Stopped {
-                first: "sync: EIO".into()
-            }
-        );
+        assert_eq!(stopped, EngineError::Stopped { first: "sync: EIO".into() });
         assert_eq!(stopped.stopped(), stopped);
         assert!(stopped.code().starts_with("CW-ENGINE-") && !stopped.hint().is_empty());
     }

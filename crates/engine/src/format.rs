@@ -45,11 +45,7 @@ impl DataDir {
         let lock = lock(dir)?;
         // Only now is nobody else changing the directory.
         check_not_foreign(dir)?;
-        let data = DataDir {
-            is_new: !dir.join(FORMAT).exists(),
-            dir: dir.to_owned(),
-            _lock: lock,
-        };
+        let data = DataDir { is_new: !dir.join(FORMAT).exists(), dir: dir.to_owned(), _lock: lock };
         if data.is_new {
             data.begin_creation()?;
         } else {
@@ -77,11 +73,7 @@ impl DataDir {
         let database = self.database();
         match fs::remove_dir_all(&database) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(EngineError::from_io(
-                    "remove half-made store",
-                    &database,
-                    &error,
-                ));
+                return Err(EngineError::from_io("remove half-made store", &database, &error));
             }
             _ => {}
         }
@@ -129,10 +121,7 @@ impl DataDir {
         let current = self.database().join("CURRENT");
         if !current.exists() {
             let detail = format!("{} is missing", current.display());
-            return Err(EngineError::Corruption {
-                what: "database",
-                detail,
-            });
+            return Err(EngineError::Corruption { what: "database", detail });
         }
         Ok(())
     }
@@ -150,9 +139,7 @@ fn check_not_foreign(dir: &Path) -> Result<(), EngineError> {
         }
     }
     match foreign {
-        true => Err(EngineError::ForeignDirectory {
-            dir: dir.to_owned(),
-        }),
+        true => Err(EngineError::ForeignDirectory { dir: dir.to_owned() }),
         false => Ok(()),
     }
 }
@@ -160,17 +147,11 @@ fn check_not_foreign(dir: &Path) -> Result<(), EngineError> {
 fn lock(dir: &Path) -> Result<File, EngineError> {
     let path = dir.join(LOCK);
     let fail = |error| EngineError::from_io("lock", &path, &error);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(fail)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::Locked {
-            dir: dir.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(EngineError::Locked { dir: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(fail(error)),
     }
 }
@@ -214,22 +195,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("letter.txt"), "dear").unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
-        assert!(
-            matches!(error, EngineError::ForeignDirectory { .. }),
-            "{error}"
-        );
-        assert!(
-            !dir.path().join(LOCK).exists(),
-            "leaves nothing behind in a foreign directory"
-        );
+        assert!(matches!(error, EngineError::ForeignDirectory { .. }), "{error}");
+        assert!(!dir.path().join(LOCK).exists(), "leaves nothing behind in a foreign directory");
 
         let dir = tempfile::tempdir().unwrap();
         drop(created(dir.path()));
-        for (text, found) in [
-            ("cribwork store, format 7\n", "7"),
-            ("what?", "what?"),
-            ("", ""),
-        ] {
+        for (text, found) in [("cribwork store, format 7\n", "7"), ("what?", "what?"), ("", "")] {
             fs::write(dir.path().join(FORMAT), text).unwrap();
             let error = DataDir::open(dir.path()).unwrap_err();
             let expected = EngineError::UnknownFormat {
@@ -255,12 +226,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = created(dir.path());
         let error = DataDir::open(dir.path()).unwrap_err();
-        assert_eq!(
-            error,
-            EngineError::Locked {
-                dir: dir.path().to_owned()
-            }
-        );
+        assert_eq!(error, EngineError::Locked { dir: dir.path().to_owned() });
         drop(held);
         DataDir::open(dir.path()).unwrap();
     }

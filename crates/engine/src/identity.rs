@@ -84,10 +84,7 @@ impl StoreIdentity {
 /// # Errors
 /// [`EngineError`] if it cannot be read.
 pub fn identity(engine: &dyn Engine) -> Result<Option<StoreIdentity>, EngineError> {
-    engine
-        .get(Cf::State, IDENTITY_KEY)?
-        .map(StoreIdentity::decode)
-        .transpose()
+    engine.get(Cf::State, IDENTITY_KEY)?.map(StoreIdentity::decode).transpose()
 }
 
 /// Makes `identity` the store's, durably.
@@ -115,15 +112,8 @@ mod tests {
     /// Golden bytes: a change here breaks every store on disk, so it needs a new version byte.
     #[test]
     fn format_version_1_is_frozen() {
-        let hex: String = SAMPLE
-            .encode()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        assert_eq!(
-            hex,
-            "0101020304050607080000000000000003000000000000000979655cad"
-        );
+        let hex: String = SAMPLE.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0101020304050607080000000000000003000000000000000979655cad");
     }
 
     #[test]
@@ -134,10 +124,7 @@ mod tests {
             let mut damaged = bytes.to_vec();
             damaged[at] ^= 0x40;
             assert!(StoreIdentity::decode(damaged.into()).is_err(), "byte {at}");
-            assert!(
-                StoreIdentity::decode(bytes.slice(..at)).is_err(),
-                "cut at {at}"
-            );
+            assert!(StoreIdentity::decode(bytes.slice(..at)).is_err(), "cut at {at}");
         }
     }
 
@@ -149,12 +136,6 @@ mod tests {
         let found = identity(&*engine.crash()).unwrap().unwrap();
         found.verify(SAMPLE.cluster, StoreId(3)).unwrap();
         let error = found.verify(SAMPLE.cluster, StoreId(4)).unwrap_err();
-        assert!(matches!(
-            error,
-            EngineError::WrongIdentity {
-                found_store: StoreId(3),
-                ..
-            }
-        ));
+        assert!(matches!(error, EngineError::WrongIdentity { found_store: StoreId(3), .. }));
     }
 }

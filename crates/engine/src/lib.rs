@@ -14,13 +14,7 @@
 //! crash the store holds a prefix of what was written, and all that was synced is in it.
 
 #![deny(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::disallowed_methods,
-        reason = "tests unwrap and run on real time"
-    )
-)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests unwrap and run on real time"))]
 
 mod api;
 mod error;

@@ -56,11 +56,7 @@ pub struct LogWriterOptions {
 
 impl Default for LogWriterOptions {
     fn default() -> Self {
-        Self {
-            queue_max: 4096,
-            queue_bytes_max: 64 << 20,
-            batch_bytes_max: 4 << 20,
-        }
+        Self { queue_max: 4096, queue_bytes_max: 64 << 20, batch_bytes_max: 4 << 20 }
     }
 }
 
@@ -121,18 +117,13 @@ impl LogWriter {
             progress: Notify::new(),
         });
         let worker = Worker {
-            ending: Ending {
-                shared: Arc::clone(&shared),
-                on_fatal,
-            },
+            ending: Ending { shared: Arc::clone(&shared), on_fatal },
             engine,
             runtime: Arc::clone(&runtime),
             metrics,
         };
         runtime.spawn_worker(WORKER_NAME, Box::pin(worker.run()));
-        LogWriter {
-            handle: Arc::new(Handle { shared }),
-        }
+        LogWriter { handle: Arc::new(Handle { shared }) }
     }
 
     /// Puts `write` into the queue, waiting while it is full. `write.done` hears how it went.
@@ -160,12 +151,7 @@ impl LogWriter {
         let (sender, receiver) = oneshot::channel();
         // Nobody listens any more if the caller gave up, which is the caller's right.
         let done = Box::new(move |result| drop(sender.send(result)));
-        self.append(LogWrite {
-            batch,
-            sync: true,
-            done,
-        })
-        .await?;
+        self.append(LogWrite { batch, sync: true, done }).await?;
         receiver.await.unwrap_or(Err(EngineError::Closed))
     }
 
@@ -173,9 +159,7 @@ impl LogWriter {
     pub async fn close(&self) {
         let shared = &self.handle.shared;
         shared.begin_close();
-        shared
-            .wait(|| shared.ended.load(Ordering::SeqCst).then_some(()))
-            .await;
+        shared.wait(|| shared.ended.load(Ordering::SeqCst).then_some(())).await;
     }
 }
 
@@ -246,8 +230,7 @@ impl Shared {
 
     fn pop(&self) -> Option<LogWrite> {
         let write = self.queue.pop()?;
-        self.queue_bytes
-            .fetch_sub(write.batch.size_bytes(), Ordering::Relaxed);
+        self.queue_bytes.fetch_sub(write.batch.size_bytes(), Ordering::Relaxed);
         Some(write)
     }
 
@@ -259,10 +242,7 @@ impl Shared {
 
     fn refuse_queued(&self) {
         while let Some(write) = self.pop() {
-            let error = self
-                .failure
-                .get()
-                .map_or(EngineError::Closed, EngineError::stopped);
+            let error = self.failure.get().map_or(EngineError::Closed, EngineError::stopped);
             (write.done)(Err(error));
         }
     }
@@ -278,9 +258,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let shared = &self.shared;
         if std::thread::panicking() {
-            let error = EngineError::Stopped {
-                first: "the log writer panicked".to_owned(),
-            };
+            let error = EngineError::Stopped { first: "the log writer panicked".to_owned() };
             shared.failure.get_or_init(|| error.clone());
             (self.on_fatal)(error);
         }
@@ -321,11 +299,7 @@ impl Worker {
     fn commit(&self, first: LogWrite) -> Result<(), Failed> {
         let shared = &self.ending.shared;
         self.metrics.queue_depth.set(shared.queue.len() as i64 + 1);
-        let LogWrite {
-            mut batch,
-            mut sync,
-            done,
-        } = first;
+        let LogWrite { mut batch, mut sync, done } = first;
         let mut bytes = batch.size_bytes();
         let mut callbacks = vec![done];
         // The count is bounded too: appends without bytes could come as fast as they are taken.
@@ -366,9 +340,7 @@ impl Worker {
         tracing::error!(%error, "the log cannot be written");
         self.ending.shared.failure.get_or_init(|| error.clone());
         (self.ending.on_fatal)(error.clone());
-        callbacks
-            .into_iter()
-            .for_each(|done| done(Err(error.clone())));
+        callbacks.into_iter().for_each(|done| done(Err(error.clone())));
     }
 }
 

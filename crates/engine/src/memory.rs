@@ -33,9 +33,7 @@ impl MemoryEngine {
     /// since the last sync. All are taken if there are fewer.
     pub fn crash_keeping(&self, unsynced: usize) -> Arc<MemoryEngine> {
         let state = State::after_crash(&self.state.read(), unsynced);
-        Arc::new(MemoryEngine {
-            state: Arc::new(RwLock::new(state)),
-        })
+        Arc::new(MemoryEngine { state: Arc::new(RwLock::new(state)) })
     }
 }
 
@@ -60,10 +58,7 @@ impl Engine for MemoryEngine {
 
     fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
         let sequence = self.state.write().pin();
-        Arc::new(MemorySnapshot {
-            state: Arc::clone(&self.state),
-            sequence,
-        })
+        Arc::new(MemorySnapshot { state: Arc::clone(&self.state), sequence })
     }
 
     fn approximate_size_bytes(&self, cf: Cf, range: &KeyRange) -> u64 {
@@ -73,14 +68,8 @@ impl Engine for MemoryEngine {
     fn disk_usage(&self) -> DiskUsage {
         let state = self.state.read();
         let all = KeyRange::all();
-        let used_bytes = Cf::ALL
-            .into_iter()
-            .map(|cf| state.size_bytes(cf, &all))
-            .sum();
-        DiskUsage {
-            used_bytes,
-            ..DiskUsage::default()
-        }
+        let used_bytes = Cf::ALL.into_iter().map(|cf| state.size_bytes(cf, &all)).sum();
+        DiskUsage { used_bytes, ..DiskUsage::default() }
     }
 
     fn flush(&self) -> Result<(), EngineError> {
@@ -105,12 +94,7 @@ impl EngineSnapshot for MemorySnapshot {
     }
 
     fn cursor(&self, cf: Cf, range: &KeyRange) -> Box<dyn Cursor + Send + '_> {
-        Box::new(MemoryCursor {
-            snapshot: self,
-            cf,
-            range: range.clone(),
-            row: None,
-        })
+        Box::new(MemoryCursor { snapshot: self, cf, range: range.clone(), row: None })
     }
 }
 
@@ -124,10 +108,7 @@ struct MemoryCursor<'a> {
 
 impl MemoryCursor<'_> {
     fn find(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>), backward: bool) -> Option<(Bytes, Bytes)> {
-        self.snapshot
-            .state
-            .read()
-            .find(self.cf, bounds, self.snapshot.sequence, backward)
+        self.snapshot.state.read().find(self.cf, bounds, self.snapshot.sequence, backward)
     }
 
     fn land(&mut self, row: Option<(Bytes, Bytes)>) -> Result<bool, EngineError> {
@@ -136,9 +117,7 @@ impl MemoryCursor<'_> {
     }
 
     fn row(&self) -> &(Bytes, Bytes) {
-        self.row
-            .as_ref()
-            .expect("asked only after a move that landed on a key")
+        self.row.as_ref().expect("asked only after a move that landed on a key")
     }
 }
 

@@ -46,22 +46,11 @@ impl State {
             apply_plain(&mut durable, batch);
         }
         let versions = |map: &BTreeMap<Bytes, Bytes>| {
-            let version = |value: &Bytes| {
-                vec![Version {
-                    sequence: 0,
-                    value: Some(value.clone()),
-                }]
-            };
-            map.iter()
-                .map(|(key, value)| (key.clone(), version(value)))
-                .collect()
+            let version = |value: &Bytes| vec![Version { sequence: 0, value: Some(value.clone()) }];
+            map.iter().map(|(key, value)| (key.clone(), version(value))).collect()
         };
         let families = durable.each_ref().map(versions);
-        State {
-            families,
-            durable,
-            ..State::default()
-        }
+        State { families, durable, ..State::default() }
     }
 
     pub(crate) fn write(&mut self, batch: &WriteBatch) {
@@ -126,17 +115,8 @@ impl State {
 
     /// Drops what no snapshot sees.
     fn collect(&mut self) {
-        let horizon = self
-            .snapshots
-            .keys()
-            .next()
-            .copied()
-            .unwrap_or(self.sequence);
-        while self
-            .garbage
-            .front()
-            .is_some_and(|(sequence, ..)| *sequence <= horizon)
-        {
+        let horizon = self.snapshots.keys().next().copied().unwrap_or(self.sequence);
+        while self.garbage.front().is_some_and(|(sequence, ..)| *sequence <= horizon) {
             let Some((_, cf, key)) = self.garbage.pop_front() else {
                 break;
             };
@@ -144,11 +124,8 @@ impl State {
             let Some(versions) = family.get_mut(&key) else {
                 continue;
             };
-            let hidden = versions
-                .iter()
-                .skip(1)
-                .take_while(|next| next.sequence <= horizon)
-                .count();
+            let hidden =
+                versions.iter().skip(1).take_while(|next| next.sequence <= horizon).count();
             versions.drain(..hidden);
             if matches!(&versions[..], [Version { sequence, value: None }] if *sequence <= horizon)
             {
@@ -181,11 +158,7 @@ impl State {
             visible(versions, sequence).map(|value| (key.clone(), value.clone()))
         });
         let mut rows = rows;
-        if backward {
-            rows.next_back()
-        } else {
-            rows.next()
-        }
+        if backward { rows.next_back() } else { rows.next() }
     }
 
     /// Bytes of the newest keys and values in `range`.
@@ -198,21 +171,12 @@ impl State {
 }
 
 fn visible(versions: &[Version], sequence: u64) -> Option<&Bytes> {
-    versions
-        .iter()
-        .rev()
-        .find(|version| version.sequence <= sequence)?
-        .value
-        .as_ref()
+    versions.iter().rev().find(|version| version.sequence <= sequence)?.value.as_ref()
 }
 
 /// `range` as the bounds of a map.
 pub(crate) fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    let end = if range.end.is_empty() {
-        Bound::Unbounded
-    } else {
-        Bound::Excluded(&range.end[..])
-    };
+    let end = if range.end.is_empty() { Bound::Unbounded } else { Bound::Excluded(&range.end[..]) };
     (Bound::Included(&range.start[..]), end)
 }
 
@@ -227,10 +191,7 @@ fn rows<'a, T>(
         | (Bound::Excluded(start), Bound::Included(end)) => start >= end,
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
     };
-    (!is_empty)
-        .then(|| map.range::<[u8], _>(bounds))
-        .into_iter()
-        .flatten()
+    (!is_empty).then(|| map.range::<[u8], _>(bounds)).into_iter().flatten()
 }
 
 fn apply_plain(families: &mut Families<BTreeMap<Bytes, Bytes>>, batch: &WriteBatch) {

@@ -36,36 +36,12 @@ impl LogWriterMetrics {
             queue_depth: Gauge::default(),
         };
         let all = metrics.clone();
-        registry.register(
-            "cribwork_log_appends",
-            "Appends of all Raft groups",
-            all.appends,
-        );
-        registry.register(
-            "cribwork_log_batches",
-            "Engine writes of the log writer",
-            all.batches,
-        );
-        registry.register(
-            "cribwork_log_fsyncs",
-            "Syncs of the write-ahead log",
-            all.fsyncs,
-        );
-        registry.register(
-            "cribwork_log_bytes",
-            "Bytes of keys and values appended",
-            all.bytes,
-        );
-        registry.register(
-            "cribwork_log_fsync_seconds",
-            "Time of one sync",
-            all.fsync_seconds,
-        );
-        registry.register(
-            "cribwork_log_queue_depth",
-            "Appends waiting",
-            all.queue_depth,
-        );
+        registry.register("cribwork_log_appends", "Appends of all Raft groups", all.appends);
+        registry.register("cribwork_log_batches", "Engine writes of the log writer", all.batches);
+        registry.register("cribwork_log_fsyncs", "Syncs of the write-ahead log", all.fsyncs);
+        registry.register("cribwork_log_bytes", "Bytes of keys and values appended", all.bytes);
+        registry.register("cribwork_log_fsync_seconds", "Time of one sync", all.fsync_seconds);
+        registry.register("cribwork_log_queue_depth", "Appends waiting", all.queue_depth);
         metrics
     }
 }

@@ -31,9 +31,7 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) fn family(&self, cf: Cf) -> &ColumnFamily {
-        self.db
-            .cf_handle(cf.name())
-            .expect("every family was named when the database was opened")
+        self.db.cf_handle(cf.name()).expect("every family was named when the database was opened")
     }
 }
 
@@ -63,8 +61,7 @@ impl RocksEngine {
         let db = DB::open_cf_descriptors(&db_options, dir.database(), families)
             .map_err(|error| EngineError::from_rocks("open database", error))?;
         if dir.is_new() {
-            db.flush_wal(true)
-                .map_err(|error| EngineError::from_rocks("sync", error))?;
+            db.flush_wal(true).map_err(|error| EngineError::from_rocks("sync", error))?;
             dir.finish_creation()?;
         }
         let mut write_options = WriteOptions::default();
@@ -78,9 +75,7 @@ impl RocksEngine {
     }
 
     fn check_failure(&self) -> Result<(), EngineError> {
-        self.failure
-            .get()
-            .map_or(Ok(()), |first| Err(first.stopped()))
+        self.failure.get().map_or(Ok(()), |first| Err(first.stopped()))
     }
 
     fn fail(&self, what: &'static str, error: rocksdb::Error) -> EngineError {
@@ -120,10 +115,7 @@ impl RocksEngine {
         if let Some(end) = bound(&range.end) {
             options.set_iterate_upper_bound(end);
         }
-        let mut rows = self
-            .database
-            .db
-            .raw_iterator_cf_opt(&self.database.family(cf), options);
+        let mut rows = self.database.db.raw_iterator_cf_opt(&self.database.family(cf), options);
         rows.seek_to_first();
         let mut bytes = 0;
         while let Some((key, value)) = rows.item() {
@@ -152,17 +144,11 @@ impl Engine for RocksEngine {
     /// `fdatasync`s every log file that is not yet synced, oldest first.
     fn sync(&self) -> Result<(), EngineError> {
         self.check_failure()?;
-        self.database
-            .db
-            .flush_wal(true)
-            .map_err(|error| self.fail("sync", error))
+        self.database.db.flush_wal(true).map_err(|error| self.fail("sync", error))
     }
 
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value = self
-            .database
-            .db
-            .get_pinned_cf(&self.database.family(cf), key);
+        let value = self.database.db.get_pinned_cf(&self.database.family(cf), key);
         let value = value.map_err(|error| EngineError::from_rocks("read", error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -177,26 +163,17 @@ impl Engine for RocksEngine {
         }
         let end = bound(&range.end).unwrap_or(BEHIND_ALL_KEYS);
         let family = self.database.family(cf);
-        let in_files = self
-            .database
-            .db
-            .get_approximate_sizes_cf(&family, &[Range::new(&range.start, end)]);
+        let in_files =
+            self.database.db.get_approximate_sizes_cf(&family, &[Range::new(&range.start, end)]);
         in_files.iter().sum::<u64>() + self.memtable_size_bytes(cf, range)
     }
 
     fn disk_usage(&self) -> DiskUsage {
         let files = fs::read_dir(self.database.dir.database());
-        let lengths = files
-            .into_iter()
-            .flatten()
-            .flatten()
-            .flat_map(|entry| entry.metadata());
+        let lengths = files.into_iter().flatten().flatten().flat_map(|entry| entry.metadata());
         let used_bytes = lengths.map(|metadata| metadata.len()).sum();
         match rustix::fs::statvfs(self.database.dir.path()) {
-            Err(_) => DiskUsage {
-                used_bytes,
-                ..DiskUsage::default()
-            },
+            Err(_) => DiskUsage { used_bytes, ..DiskUsage::default() },
             Ok(system) => DiskUsage {
                 used_bytes,
                 capacity_bytes: system.f_blocks.saturating_mul(system.f_frsize),
@@ -229,10 +206,7 @@ mod tests {
 
         let some_failure = DB::open_default("/dev/null/nowhere").unwrap_err();
         let first = engine.fail("sync", some_failure);
-        assert!(
-            matches!(first, EngineError::Io { what: "sync", .. }),
-            "{first}"
-        );
+        assert!(matches!(first, EngineError::Io { what: "sync", .. }), "{first}");
         for result in [engine.write(&batch), engine.sync(), engine.flush()] {
             assert_eq!(result, Err(first.stopped()));
         }

@@ -32,29 +32,19 @@ impl RocksSnapshot {
         let db: *const DB = &database.db;
         // SAFETY: `db` lives on the heap behind an `Arc` that moves into the value made here and that
         // outlives `snapshot` (see the invariant above); nothing ever borrows it mutably.
-        #[expect(
-            unsafe_code,
-            reason = "the binding's snapshots can only borrow their database"
-        )]
+        #[expect(unsafe_code, reason = "the binding's snapshots can only borrow their database")]
         let db: &'static DB = unsafe { &*db };
         let snapshot = db.snapshot();
         let mut read_options = ReadOptions::default();
         read_options.set_snapshot(&snapshot);
-        RocksSnapshot {
-            read_options,
-            snapshot,
-            database,
-        }
+        RocksSnapshot { read_options, snapshot, database }
     }
 }
 
 impl EngineSnapshot for RocksSnapshot {
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let family = self.database.family(cf);
-        let value = self
-            .database
-            .db
-            .get_pinned_cf_opt(&family, key, &self.read_options);
+        let value = self.database.db.get_pinned_cf_opt(&family, key, &self.read_options);
         let value = value.map_err(|error| EngineError::from_rocks("read", error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -67,9 +57,7 @@ impl EngineSnapshot for RocksSnapshot {
             options.set_iterate_upper_bound(end.max(&range.start[..]));
         }
         let family = self.database.family(cf);
-        Box::new(RocksCursor {
-            rows: self.snapshot.raw_iterator_cf_opt(&family, options),
-        })
+        Box::new(RocksCursor { rows: self.snapshot.raw_iterator_cf_opt(&family, options) })
     }
 }
 
@@ -83,9 +71,7 @@ impl RocksCursor<'_> {
             return Ok(true);
         }
         // The end of the bounds and an error look the same until asked.
-        self.rows
-            .status()
-            .map_err(|error| EngineError::from_rocks("read", error))?;
+        self.rows.status().map_err(|error| EngineError::from_rocks("read", error))?;
         Ok(false)
     }
 }
@@ -122,14 +108,10 @@ impl Cursor for RocksCursor<'_> {
     }
 
     fn key(&self) -> &[u8] {
-        self.rows
-            .key()
-            .expect("asked only after a move that landed on a key")
+        self.rows.key().expect("asked only after a move that landed on a key")
     }
 
     fn value(&self) -> &[u8] {
-        self.rows
-            .value()
-            .expect("asked only after a move that landed on a key")
+        self.rows.value().expect("asked only after a move that landed on a key")
     }
 }

@@ -62,10 +62,8 @@ pub(crate) fn families(options: &EngineOptions) -> Vec<ColumnFamilyDescriptor> {
         .into_iter()
         .map(|cf| ColumnFamilyDescriptor::new(cf.name(), family(cf, options, &cache)))
         .collect();
-    families.push(ColumnFamilyDescriptor::new(
-        rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
-        Options::default(),
-    ));
+    families
+        .push(ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, Options::default()));
     families
 }
 

@@ -14,10 +14,7 @@ pub(crate) struct TestRuntime {
 impl TestRuntime {
     /// Over the tokio runtime that the caller runs on.
     pub(crate) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            handle: Handle::current(),
-        }
+        Self { start: Instant::now(), handle: Handle::current() }
     }
 }
 

@@ -420,7 +420,10 @@ impl Replica {
         let (done, installed) = oneshot::channel();
         let job = Job::Install { replica: self.clone(), applied, snapshot, done };
         self.shared.submit_apply(job).await?;
-        installed.await.map_err(|_| RaftError::Shutdown)?
+        installed.await.map_err(|_| RaftError::Shutdown)??;
+        // The leader is about to be told that this member has everything up to here.
+        self.shared.writer.barrier().await?;
+        Ok(())
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -14,7 +14,7 @@ use cribwork_engine::EngineSnapshot;
 use cribwork_transport::{Class, Message};
 use cribwork_types::codec::{Reader, put_bytes};
 use cribwork_types::{
-    Cf, CodecError, RangeDescriptor, RangeId, ReplicaId, RuntimeExt, StoreId, WriteBatch,
+    Cf, CodecError, KeyRange, RangeDescriptor, RangeId, ReplicaId, RuntimeExt, StoreId, WriteBatch,
 };
 use parking_lot::Mutex;
 
@@ -151,10 +151,10 @@ impl Outbox<'_> {
         snapshot: &dyn EngineSnapshot,
         descriptor: &RangeDescriptor,
     ) -> Result<(), RaftError> {
-        for cf in Cf::DATA {
-            let mut next = Some(descriptor.span.start.clone());
+        for (cf, span) in parts(descriptor) {
+            let mut next = Some(span.start.clone());
             while let Some(from) = next {
-                let (chunk, resume) = read_chunk(snapshot, descriptor, cf, &from)?;
+                let (chunk, resume) = read_chunk(snapshot, &span, cf, &from)?;
                 next = resume;
                 if !chunk.is_empty() {
                     let mut body = BytesMut::new();
@@ -200,17 +200,25 @@ impl Outbox<'_> {
     }
 }
 
+/// What belongs to a range: its span in each data family, or the whole `meta` family for the
+/// placement group.
+fn parts(descriptor: &RangeDescriptor) -> Vec<(Cf, KeyRange)> {
+    match descriptor.id {
+        RangeId::PLACEMENT => vec![(Cf::Meta, KeyRange::all())],
+        _ => Cf::DATA.iter().map(|cf| (*cf, descriptor.span.clone())).collect(),
+    }
+}
+
 type Chunk = (WriteBatch, Option<Bytes>);
 
 /// Puts of `cf` from key `from` on, and where to go on if they are not all.
 fn read_chunk(
     snapshot: &dyn EngineSnapshot,
-    descriptor: &RangeDescriptor,
+    span: &KeyRange,
     cf: Cf,
     from: &Bytes,
 ) -> Result<Chunk, RaftError> {
-    let mut span = descriptor.span.clone();
-    span.start = from.clone();
+    let span = KeyRange { start: from.clone(), end: span.end.clone() };
     let mut cursor = snapshot.cursor(cf, &span);
     let (mut batch, mut bytes) = (WriteBatch::new(), 0);
     let mut found = cursor.seek_to_first()?;
@@ -373,11 +381,9 @@ pub(crate) fn install(
     shared.check_overlap(&descriptor).map_err(refuse)?;
     let mut batch = WriteBatch::new();
     let old = replica.descriptor();
-    for cf in Cf::DATA {
-        if replica.is_initialised() {
-            batch.delete_range(cf, old.span.clone());
-        }
-        batch.delete_range(cf, descriptor.span.clone());
+    let replaced = if replica.is_initialised() { parts(&old) } else { Vec::new() };
+    for (cf, span) in replaced.into_iter().chain(parts(&descriptor)) {
+        batch.delete_range(cf, span);
     }
     batch.append(puts);
     batch.put(Cf::State, keys::applied(range), applied.encode());

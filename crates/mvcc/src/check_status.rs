@@ -81,11 +81,7 @@ pub struct StatusOutcome {
 
 impl StatusOutcome {
     fn new(batch: WriteBatch, status: TxnStatus, action: StatusAction) -> Self {
-        Self {
-            batch,
-            status,
-            action,
-        }
+        Self { batch, status, action }
     }
 }
 
@@ -140,11 +136,7 @@ fn check_lock(
         batch.put(Cf::Lock, encoded, lock.encode());
     }
     let passable = newest || (caller != Timestamp::ZERO && lock.min_commit_ts > caller);
-    let action = if passable {
-        StatusAction::MinCommitTsPushed
-    } else {
-        StatusAction::None
-    };
+    let action = if passable { StatusAction::MinCommitTsPushed } else { StatusAction::None };
     let status = TxnStatus::Alive(Box::new(lock.info(key.clone())));
     Ok(StatusOutcome::new(batch, status, action))
 }
@@ -161,11 +153,7 @@ fn check_records(
         TxnRecord::RolledBack => TxnStatus::RolledBack,
         TxnRecord::Missing if !params.rollback_if_not_exist => {
             let primary_key = params.primary.clone();
-            return Err(KeyError::TxnNotFound {
-                start_ts: params.lock_ts,
-                primary_key,
-            }
-            .into());
+            return Err(KeyError::TxnNotFound { start_ts: params.lock_ts, primary_key }.into());
         }
         TxnRecord::Missing => {
             let action = if params.resolving_pessimistic_lock {
@@ -203,19 +191,12 @@ pub fn heartbeat(
 ) -> Result<HeartbeatOutcome, MvccError> {
     let encoded = key::encode(primary);
     let Some(mut lock) = load_lock(view, &encoded)?.filter(|lock| lock.start_ts == start_ts) else {
-        return Err(KeyError::TxnNotFound {
-            start_ts,
-            primary_key: primary.clone(),
-        }
-        .into());
+        return Err(KeyError::TxnNotFound { start_ts, primary_key: primary.clone() }.into());
     };
     let mut batch = WriteBatch::new();
     if lock.ttl_ms < advise_ttl_ms {
         lock.ttl_ms = advise_ttl_ms;
         batch.put(Cf::Lock, encoded, lock.encode());
     }
-    Ok(HeartbeatOutcome {
-        batch,
-        ttl_ms: lock.ttl_ms,
-    })
+    Ok(HeartbeatOutcome { batch, ttl_ms: lock.ttl_ms })
 }

@@ -30,10 +30,7 @@ pub fn commit(
     commit_ts: Timestamp,
 ) -> Result<CommitOutcome, MvccError> {
     let mut versions = Versions::of(view, keys.iter().map(|key| &key[..]));
-    let mut outcome = CommitOutcome {
-        batch: WriteBatch::new(),
-        commit_ts,
-    };
+    let mut outcome = CommitOutcome { batch: WriteBatch::new(), commit_ts };
     for key in keys {
         let encoded = key::encode(key);
         match load_lock(view, &encoded)?.filter(|lock| lock.start_ts == start_ts) {
@@ -43,11 +40,7 @@ pub fn commit(
             None => match versions.txn_record(&encoded, start_ts)? {
                 TxnRecord::Committed { commit_ts } => outcome.commit_ts = commit_ts,
                 TxnRecord::RolledBack | TxnRecord::Missing => {
-                    return Err(KeyError::TxnLockNotFound {
-                        start_ts,
-                        key: key.clone(),
-                    }
-                    .into());
+                    return Err(KeyError::TxnLockNotFound { start_ts, key: key.clone() }.into());
                 }
             },
         }
@@ -103,12 +96,7 @@ pub(crate) fn commit_lock(
         }
     };
     let short_value = lock.short_value;
-    let record = WriteRecord {
-        kind,
-        start_ts,
-        short_value,
-        overlapped_rollback,
-    };
+    let record = WriteRecord { kind, start_ts, short_value, overlapped_rollback };
     batch.put(Cf::Write, at, record.encode());
     batch.delete(Cf::Lock, encoded);
     Ok(())

@@ -122,20 +122,11 @@ pub struct Conflict {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Conflict {
-            start_ts,
-            conflict_ts,
-            conflict_commit_ts,
-            key,
-            ..
-        } = self;
+        let Conflict { start_ts, conflict_ts, conflict_commit_ts, key, .. } = self;
         write!(f, "transaction {start_ts} on key {}: ", key.escape_ascii())?;
         match self.reason {
             ConflictReason::Optimistic => {
-                write!(
-                    f,
-                    "transaction {conflict_ts} committed at {conflict_commit_ts}"
-                )
+                write!(f, "transaction {conflict_ts} committed at {conflict_commit_ts}")
             }
             ConflictReason::SelfRolledBack => f.write_str("it has been rolled back"),
         }
@@ -201,10 +192,7 @@ impl CodedError for KeyError {
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            KeyError::Locked(_) | KeyError::TxnNotFound { .. } | KeyError::Retryable(_)
-        )
+        matches!(self, KeyError::Locked(_) | KeyError::TxnNotFound { .. } | KeyError::Retryable(_))
     }
 
     fn hint(&self) -> &'static str {

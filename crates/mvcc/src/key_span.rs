@@ -15,10 +15,7 @@ impl KeySpan {
             true => Bytes::new(),
             false => Bytes::from(key::encode(plain)),
         };
-        Self(KeyRange {
-            start: bound(&keys.start),
-            end: bound(&keys.end),
-        })
+        Self(KeyRange { start: bound(&keys.start), end: bound(&keys.end) })
     }
 
     /// What also lies within `bounds`, the encoded bounds of a range.

@@ -97,14 +97,7 @@ impl Lock {
         out.put_u8(VERSION);
         out.put_u8(self.kind.byte());
         let short_flag = if short.is_some() { SHORT_VALUE } else { 0 };
-        out.put_u8(
-            short_flag
-                | if self.use_async_commit {
-                    ASYNC_COMMIT
-                } else {
-                    0
-                },
-        );
+        out.put_u8(short_flag | if self.use_async_commit { ASYNC_COMMIT } else { 0 });
         out.put_u64(self.start_ts.get());
         out.put_u64(self.ttl_ms);
         out.put_u64(self.txn_size);
@@ -264,69 +257,31 @@ mod tests {
     #[test]
     fn who_blocks_whom() {
         let none = ReadOptions::default();
-        let plain = Lock {
-            min_commit_ts: Timestamp::ZERO,
-            use_async_commit: false,
-            ..lock()
-        };
+        let plain = Lock { min_commit_ts: Timestamp::ZERO, use_async_commit: false, ..lock() };
         let at = |lock: &Lock, ts| lock.verdict(b"k", Timestamp(ts), &none);
         assert_eq!(at(&plain, 9), LockVerdict::Pass, "starts later");
         assert_eq!(at(&plain, 10), LockVerdict::Blocked);
         assert_eq!(at(&lock(), 11), LockVerdict::Pass, "commits later");
         assert_eq!(at(&lock(), 12), LockVerdict::Blocked);
         for kind in [LockKind::Lock, LockKind::Pessimistic] {
-            assert_eq!(
-                at(
-                    &Lock {
-                        kind,
-                        ..plain.clone()
-                    },
-                    99
-                ),
-                LockVerdict::Pass
-            );
+            assert_eq!(at(&Lock { kind, ..plain.clone() }, 99), LockVerdict::Pass);
         }
         assert_eq!(at(&plain, u64::MAX), LockVerdict::Blocked);
-        assert_eq!(
-            plain.verdict(b"pk", Timestamp::MAX, &none),
-            LockVerdict::Pass
-        );
-        assert_eq!(
-            lock().verdict(b"pk", Timestamp::MAX, &none),
-            LockVerdict::Blocked
-        );
+        assert_eq!(plain.verdict(b"pk", Timestamp::MAX, &none), LockVerdict::Pass);
+        assert_eq!(lock().verdict(b"pk", Timestamp::MAX, &none), LockVerdict::Blocked);
         let ten = vec![Timestamp(10)];
-        let resolved = ReadOptions {
-            resolved_locks: ten.clone(),
-            ..Default::default()
-        };
-        assert_eq!(
-            plain.verdict(b"k", Timestamp(99), &resolved),
-            LockVerdict::Pass
-        );
-        let committed = ReadOptions {
-            committed_locks: ten,
-            ..Default::default()
-        };
-        assert_eq!(
-            plain.verdict(b"k", Timestamp(99), &committed),
-            LockVerdict::Committed
-        );
+        let resolved = ReadOptions { resolved_locks: ten.clone(), ..Default::default() };
+        assert_eq!(plain.verdict(b"k", Timestamp(99), &resolved), LockVerdict::Pass);
+        let committed = ReadOptions { committed_locks: ten, ..Default::default() };
+        assert_eq!(plain.verdict(b"k", Timestamp(99), &committed), LockVerdict::Committed);
     }
 
     #[test]
     fn expiry_counts_physical_milliseconds() {
-        let lock = Lock {
-            start_ts: Timestamp::new(1000, 5),
-            ttl_ms: 10,
-            ..lock()
-        };
+        let lock = Lock { start_ts: Timestamp::new(1000, 5), ttl_ms: 10, ..lock() };
         assert!(!lock.is_expired(Timestamp::new(1010, 77)));
         assert!(lock.is_expired(Timestamp::new(1011, 0)));
-        let endless = Lock {
-            ttl_ms: u64::MAX,
-            ..lock
-        };
+        let endless = Lock { ttl_ms: u64::MAX, ..lock };
         assert!(!endless.is_expired(Timestamp::MAX.prev()) && endless.is_expired(Timestamp::MAX));
     }
 

@@ -55,11 +55,7 @@ impl ReadView for MemoryView {
     }
 
     fn cursor(&self, cf: Cf, range: &KeyRange) -> Box<dyn ViewCursor + '_> {
-        Box::new(MemoryCursor {
-            table: &self.tables[cf as usize],
-            range: range.clone(),
-            at: None,
-        })
+        Box::new(MemoryCursor { table: &self.tables[cf as usize], range: range.clone(), at: None })
     }
 }
 
@@ -89,10 +85,7 @@ impl MemoryCursor<'_> {
             _ if end.is_empty() => Bound::Unbounded,
             _ => Bound::Excluded(end),
         };
-        let last = self
-            .table
-            .range::<[u8], _>((Bound::Unbounded, to))
-            .next_back();
+        let last = self.table.range::<[u8], _>((Bound::Unbounded, to)).next_back();
         self.at = last.filter(|(key, _)| self.range.contains(key));
         self.at.is_some()
     }

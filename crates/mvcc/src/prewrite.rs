@@ -134,11 +134,7 @@ pub fn prewrite(
     if !locked.is_empty() {
         return Ok(PrewriteOutcome::Refused(locked));
     }
-    Ok(PrewriteOutcome::Done {
-        batch,
-        min_commit_ts,
-        committed,
-    })
+    Ok(PrewriteOutcome::Done { batch, min_commit_ts, committed })
 }
 
 enum KeyOutcome {
@@ -190,14 +186,10 @@ fn prewrite_key(
     }
     let exists = history.latest.as_ref().is_some_and(|latest| latest.exists);
     if must_be_absent && exists {
-        return Ok(KeyOutcome::Refused(KeyError::AlreadyExist {
-            key: mutation.key.clone(),
-        }));
+        return Ok(KeyOutcome::Refused(KeyError::AlreadyExist { key: mutation.key.clone() }));
     }
     if asserted && exists != (mutation.assertion == Assertion::Exist) {
-        return Ok(KeyOutcome::Refused(assertion_failed(
-            params, mutation, &history,
-        )));
+        return Ok(KeyOutcome::Refused(assertion_failed(params, mutation, &history)));
     }
     Ok(match mutation.op {
         PrewriteOp::CheckNotExists => KeyOutcome::Nothing,

@@ -94,9 +94,7 @@ impl<'v> Reader<'v> {
                     return Ok(Found::Value(lock_value(self.view, &encoded, lock)?));
                 }
                 LockVerdict::Blocked => {
-                    return Ok(Found::Locked(Box::new(
-                        lock.info(Bytes::copy_from_slice(key)),
-                    )));
+                    return Ok(Found::Locked(Box::new(lock.info(Bytes::copy_from_slice(key)))));
                 }
             }
         }

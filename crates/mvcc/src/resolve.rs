@@ -84,11 +84,7 @@ fn resolve_span(
     view: &dyn ReadView,
     params: &ResolveParams<'_>,
 ) -> Result<ResolveOutcome, MvccError> {
-    let mut outcome = ResolveOutcome {
-        batch: WriteBatch::new(),
-        resolved: 0,
-        resume: None,
-    };
+    let mut outcome = ResolveOutcome { batch: WriteBatch::new(), resolved: 0, resume: None };
     if params.span.is_empty() {
         return Ok(outcome);
     }
@@ -118,11 +114,7 @@ fn resolve_keys(
     params: &ResolveParams<'_>,
     keys: &[Bytes],
 ) -> Result<ResolveOutcome, MvccError> {
-    let mut outcome = ResolveOutcome {
-        batch: WriteBatch::new(),
-        resolved: 0,
-        resume: None,
-    };
+    let mut outcome = ResolveOutcome { batch: WriteBatch::new(), resolved: 0, resume: None };
     let mut encoded: Vec<Vec<u8>> = keys.iter().map(|key| key::encode(key)).collect();
     encoded.sort_unstable();
     encoded.dedup();

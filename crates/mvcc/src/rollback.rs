@@ -114,10 +114,9 @@ pub(crate) fn put_rollback(
 ) -> Result<(), MvccError> {
     let at = versioned(encoded, start_ts);
     let record = match load_record_at(view, &at)? {
-        Some(taken) if taken.kind != WriteKind::Rollback => WriteRecord {
-            overlapped_rollback: true,
-            ..taken
-        },
+        Some(taken) if taken.kind != WriteKind::Rollback => {
+            WriteRecord { overlapped_rollback: true, ..taken }
+        }
         _ => WriteRecord::rollback(start_ts),
     };
     batch.put(Cf::Write, at, record.encode());

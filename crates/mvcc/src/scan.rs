@@ -65,20 +65,12 @@ struct Side<'v> {
 
 impl<'v> Side<'v> {
     fn start(mut cursor: Box<dyn ViewCursor + 'v>, reverse: bool) -> Result<Self, MvccError> {
-        let valid = if reverse {
-            cursor.seek_to_last()?
-        } else {
-            cursor.seek_to_first()?
-        };
+        let valid = if reverse { cursor.seek_to_last()? } else { cursor.seek_to_first()? };
         Ok(Self { cursor, valid })
     }
 
     fn advance(&mut self, reverse: bool) -> Result<(), MvccError> {
-        self.valid = if reverse {
-            self.cursor.prev()?
-        } else {
-            self.cursor.next()?
-        };
+        self.valid = if reverse { self.cursor.prev()? } else { self.cursor.next()? };
         Ok(())
     }
 }
@@ -126,11 +118,7 @@ impl<'v> Scanner<'v> {
             (None, Some(write)) => (write, false),
             (Some(lock), Some(write)) => {
                 let order = lock.cmp(write);
-                match if self.scan.reverse {
-                    order.reverse()
-                } else {
-                    order
-                } {
+                match if self.scan.reverse { order.reverse() } else { order } {
                     Ordering::Greater => (write, false),
                     Ordering::Less | Ordering::Equal => (lock, true),
                 }
@@ -167,20 +155,11 @@ impl<'v> Scanner<'v> {
         };
         self.leave_key()?;
         let Some(value) = value else { return Ok(None) };
-        Ok(Some(
-            self.pair(Bytes::from(key::decode(&self.current)?), value),
-        ))
+        Ok(Some(self.pair(Bytes::from(key::decode(&self.current)?), value)))
     }
 
     fn pair(&self, plain: Bytes, value: Bytes) -> ReadItem {
-        ReadItem::Pair(
-            plain,
-            if self.scan.key_only {
-                Bytes::new()
-            } else {
-                value
-            },
-        )
+        ReadItem::Pair(plain, if self.scan.key_only { Bytes::new() } else { value })
     }
 
     fn on_current(&self) -> bool {
@@ -224,9 +203,7 @@ impl<'v> Scanner<'v> {
         for _ in 0..STEPS_BEFORE_SEEK {
             let done = !self.on_current() || self.record()?.0 > self.scan.ts;
             if done {
-                return newest
-                    .map(|(start_ts, short)| self.value(start_ts, short))
-                    .transpose();
+                return newest.map(|(start_ts, short)| self.value(start_ts, short)).transpose();
             }
             let (_, record) = self.record()?;
             match record.kind {
@@ -243,10 +220,7 @@ impl<'v> Scanner<'v> {
     }
 
     fn seek_snapshot(&mut self) -> Result<(), MvccError> {
-        self.writes.valid = self
-            .writes
-            .cursor
-            .seek(&versioned(&self.current, self.scan.ts))?;
+        self.writes.valid = self.writes.cursor.seek(&versioned(&self.current, self.scan.ts))?;
         Ok(())
     }
 

@@ -45,12 +45,7 @@ pub(crate) struct Versions<'v> {
 impl<'v> Versions<'v> {
     /// Prepares for the records of `keys` (plain) and no others.
     pub(crate) fn of<'k>(view: &'v dyn ReadView, keys: impl Iterator<Item = &'k [u8]>) -> Self {
-        Self {
-            view,
-            span: span_of_keys(keys),
-            cursor: None,
-            sought: Vec::new(),
-        }
+        Self { view, span: span_of_keys(keys), cursor: None, sought: Vec::new() }
     }
 
     /// To the newest record of the encoded key with `commit_ts <= ts`. True if there is one.
@@ -76,10 +71,7 @@ impl<'v> Versions<'v> {
 
     /// The record under the cursor and its commit timestamp.
     pub(crate) fn record(&self) -> Result<(Timestamp, WriteRef<'_>), MvccError> {
-        let cursor = self
-            .cursor
-            .as_ref()
-            .ok_or(CodecError::Truncated { what: "version" })?;
+        let cursor = self.cursor.as_ref().ok_or(CodecError::Truncated { what: "version" })?;
         let (_, commit_ts) = key::split_versioned(cursor.key())?;
         Ok((commit_ts, WriteRef::decode(cursor.value())?))
     }
@@ -101,11 +93,7 @@ impl<'v> Versions<'v> {
         start_ts: Timestamp,
         find_latest: bool,
     ) -> Result<KeyHistory, MvccError> {
-        let mut history = KeyHistory {
-            own: TxnRecord::Missing,
-            conflict: None,
-            latest: None,
-        };
+        let mut history = KeyHistory { own: TxnRecord::Missing, conflict: None, latest: None };
         let mut more = self.seek(encoded, Timestamp::MAX)?;
         while more {
             let (commit_ts, record) = self.record()?;
@@ -129,11 +117,7 @@ impl<'v> Versions<'v> {
             if data && history.latest.is_none() {
                 let exists = record.kind == WriteKind::Put;
                 let start_ts = record.start_ts;
-                history.latest = Some(Latest {
-                    exists,
-                    start_ts,
-                    commit_ts,
-                });
+                history.latest = Some(Latest { exists, start_ts, commit_ts });
             }
             more = self.older()?;
         }
@@ -180,10 +164,6 @@ pub(crate) fn load_value(
     if let Some(value) = short_value {
         return Ok(value);
     }
-    let missing = || MvccError::ValueMissing {
-        key: Bytes::copy_from_slice(encoded),
-        start_ts,
-    };
-    view.get(Cf::Default, &versioned(encoded, start_ts))?
-        .ok_or_else(missing)
+    let missing = || MvccError::ValueMissing { key: Bytes::copy_from_slice(encoded), start_ts };
+    view.get(Cf::Default, &versioned(encoded, start_ts))?.ok_or_else(missing)
 }

@@ -56,12 +56,7 @@ impl WriteRecord {
     /// The rollback record of a transaction.
     pub const fn rollback(start_ts: Timestamp) -> Self {
         let kind = WriteKind::Rollback;
-        Self {
-            kind,
-            start_ts,
-            short_value: None,
-            overlapped_rollback: false,
-        }
+        Self { kind, start_ts, short_value: None, overlapped_rollback: false }
     }
 
     /// The bytes on disk.
@@ -71,11 +66,7 @@ impl WriteRecord {
         out.put_u8(VERSION);
         out.put_u8(self.kind.byte());
         let short = if value.is_some() { SHORT_VALUE } else { 0 };
-        let overlapped = if self.overlapped_rollback {
-            OVERLAPPED_ROLLBACK
-        } else {
-            0
-        };
+        let overlapped = if self.overlapped_rollback { OVERLAPPED_ROLLBACK } else { 0 };
         out.put_u8(short | overlapped);
         out.put_u64(self.start_ts.get());
         out.put_slice(value.unwrap_or_default());
@@ -108,10 +99,7 @@ impl<'b> WriteRef<'b> {
             .ok_or(CodecError::Truncated { what: WHAT })?;
         let [version, kind, flags, start_ts @ ..] = *header;
         if version != VERSION {
-            return Err(CodecError::UnknownVersion {
-                what: WHAT,
-                version,
-            });
+            return Err(CodecError::UnknownVersion { what: WHAT, version });
         }
         let kind = match kind {
             b'P' => WriteKind::Put,
@@ -160,17 +148,11 @@ mod tests {
             short_value: Some(Bytes::from_static(b"v")),
             overlapped_rollback: true,
         };
-        assert_eq!(
-            put.encode()[..],
-            *b"\x01P\x03\x01\x02\x03\x04\x05\x06\x07\x08v"
-        );
+        assert_eq!(put.encode()[..], *b"\x01P\x03\x01\x02\x03\x04\x05\x06\x07\x08v");
         let rollback = WriteRecord::rollback(Timestamp(9));
         assert_eq!(rollback.encode()[..], *b"\x01R\x00\0\0\0\0\0\0\0\x09");
         for record in [put, rollback] {
-            assert_eq!(
-                WriteRef::decode(&record.encode()).unwrap().to_record(),
-                record
-            );
+            assert_eq!(WriteRef::decode(&record.encode()).unwrap().to_record(), record);
         }
     }
 
@@ -178,10 +160,7 @@ mod tests {
     fn an_empty_value_is_not_an_absent_one() {
         let mut record = WriteRecord::rollback(Timestamp(1));
         record.short_value = Some(Bytes::new());
-        assert_eq!(
-            WriteRef::decode(&record.encode()).unwrap().short_value,
-            Some(&b""[..])
-        );
+        assert_eq!(WriteRef::decode(&record.encode()).unwrap().short_value, Some(&b""[..]));
     }
 
     #[test]

@@ -37,9 +37,7 @@ pub const LEADER_BALANCE: &str = "leader-balance";
 pub fn balance_leaders(view: &ClusterView, policy: &BalancePolicy) -> Vec<Decision> {
     let mut books = Books::new(view, policy);
     let mut decisions = Vec::new();
-    let scopes = (0..books.groups.len())
-        .map(Scope::Group)
-        .chain([Scope::All]);
+    let scopes = (0..books.groups.len()).map(Scope::Group).chain([Scope::All]);
     for scope in scopes.collect::<Vec<_>>() {
         while let Some(path) = books.cost_reducing_path(scope) {
             for (step, hop) in path.iter().enumerate() {

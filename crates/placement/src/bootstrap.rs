@@ -70,18 +70,12 @@ impl BootstrapPlan {
         let highest = store_ids.iter().map(|store| store.get()).max().unwrap_or(0);
         ids.reserve(IdKind::Store, highest)?;
 
-        let placement_members: Vec<StoreId> = store_ids
-            .iter()
-            .take(PLACEMENT_MEMBERS_MAX)
-            .copied()
-            .collect();
+        let placement_members: Vec<StoreId> =
+            store_ids.iter().take(PLACEMENT_MEMBERS_MAX).copied().collect();
         let nothing = Bytes::from(key::encode(b""));
         let placement = RangeDescriptor {
             id: RangeId::PLACEMENT,
-            span: KeyRange {
-                start: nothing.clone(),
-                end: nothing,
-            },
+            span: KeyRange { start: nothing.clone(), end: nothing },
             epoch: RangeEpoch::INITIAL,
             replicas: new_replicas(&mut ids, &placement_members)?,
         };
@@ -100,14 +94,7 @@ impl BootstrapPlan {
                 replicas: new_replicas(&mut ids, &members)?,
             });
         }
-        Ok(Self {
-            cluster,
-            stores,
-            placement_members,
-            placement,
-            ranges,
-            ids,
-        })
+        Ok(Self { cluster, stores, placement_members, placement, ranges, ids })
     }
 
     /// The bytes on disk and between nodes: version, cluster, stores, placement members, placement
@@ -123,14 +110,10 @@ impl BootstrapPlan {
             put_bytes(&mut out, store.http.as_bytes());
         }
         out.put_u32(self.placement_members.len() as u32);
-        self.placement_members
-            .iter()
-            .for_each(|store| out.put_u64(store.get()));
+        self.placement_members.iter().for_each(|store| out.put_u64(store.get()));
         put_bytes(&mut out, &self.placement.encode());
         out.put_u32(self.ranges.len() as u32);
-        self.ranges
-            .iter()
-            .for_each(|range| put_bytes(&mut out, &range.encode()));
+        self.ranges.iter().for_each(|range| put_bytes(&mut out, &range.encode()));
         put_bytes(&mut out, &self.ids.encode());
         out.freeze()
     }
@@ -152,19 +135,10 @@ impl BootstrapPlan {
         })?;
         let placement_members = list(&mut reader, |reader| Ok(StoreId(reader.u64()?)))?;
         let placement = RangeDescriptor::decode(reader.bytes()?)?;
-        let ranges = list(&mut reader, |reader| {
-            RangeDescriptor::decode(reader.bytes()?)
-        })?;
+        let ranges = list(&mut reader, |reader| RangeDescriptor::decode(reader.bytes()?))?;
         let ids = IdAllocator::decode(reader.bytes()?)?;
         reader.finish()?;
-        Ok(Self {
-            cluster,
-            stores,
-            placement_members,
-            placement,
-            ranges,
-            ids,
-        })
+        Ok(Self { cluster, stores, placement_members, placement, ranges, ids })
     }
 }
 
@@ -250,18 +224,13 @@ mod tests {
             assert_eq!(members, plan.placement_members);
             assert_eq!(members.len() as u64, n.min(3));
             let groups = plan.ranges.iter().chain([&plan.placement]);
-            let replicas: Vec<_> = groups
-                .flat_map(|range| &range.replicas)
-                .map(|replica| replica.id.get())
-                .collect();
+            let replicas: Vec<_> =
+                groups.flat_map(|range| &range.replicas).map(|replica| replica.id.get()).collect();
             let distinct: BTreeSet<_> = replicas.iter().copied().collect();
             assert_eq!(distinct, (1..=replicas.len() as u64).collect());
             assert_eq!(plan.ids.reserve(IdKind::Store, 1), Ok(n + 1));
             assert_eq!(plan.ids.reserve(IdKind::Range, 1), Ok(18));
-            assert_eq!(
-                plan.ids.reserve(IdKind::Replica, 1),
-                Ok(replicas.len() as u64 + 1)
-            );
+            assert_eq!(plan.ids.reserve(IdKind::Replica, 1), Ok(replicas.len() as u64 + 1));
         }
     }
 
@@ -299,20 +268,14 @@ mod tests {
     /// Golden bytes: an unfinished bootstrap must be resumable by a later build.
     #[test]
     fn format_version_1_is_frozen() {
-        let store = PlannedStore {
-            id: StoreId(1),
-            address: "a:1".to_owned(),
-            http: "a:2".to_owned(),
-        };
+        let store =
+            PlannedStore { id: StoreId(1), address: "a:1".to_owned(), http: "a:2".to_owned() };
         let plan = BootstrapPlan::make(ClusterId(7), vec![store], 1).unwrap();
         let bytes = plan.encode();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("bootstrap/plan_v1.hex").trim());
         for length in 0..bytes.len() {
-            assert!(
-                BootstrapPlan::decode(bytes.slice(..length)).is_err(),
-                "{length}"
-            );
+            assert!(BootstrapPlan::decode(bytes.slice(..length)).is_err(), "{length}");
         }
     }
 

@@ -67,15 +67,11 @@ impl Directory {
         match (replaced, update) {
             (Some(replaced), _) => {
                 let replaced = replaced.iter().map(|entry| entry.descriptor.id).collect();
-                Reported::Changed {
-                    descriptor: true,
-                    replaced,
-                }
+                Reported::Changed { descriptor: true, replaced }
             }
-            (None, LeaderUpdate::Changed) => Reported::Changed {
-                descriptor: false,
-                replaced: Vec::new(),
-            },
+            (None, LeaderUpdate::Changed) => {
+                Reported::Changed { descriptor: false, replaced: Vec::new() }
+            }
             (None, LeaderUpdate::Stale) => Reported::Stale,
             (None, LeaderUpdate::Unchanged | LeaderUpdate::Unknown) => Reported::Unchanged,
         }
@@ -90,11 +86,7 @@ mod tests {
     use super::*;
 
     fn range(id: u64, start: &str, version: u64) -> Arc<RangeDescriptor> {
-        let start = if start.is_empty() {
-            Vec::new()
-        } else {
-            key::encode(start.as_bytes())
-        };
+        let start = if start.is_empty() { Vec::new() } else { key::encode(start.as_bytes()) };
         let replica = |store| ReplicaDescriptor {
             id: ReplicaId(10 * id + store),
             store: StoreId(store),
@@ -102,14 +94,8 @@ mod tests {
         };
         Arc::new(RangeDescriptor {
             id: RangeId(id),
-            span: KeyRange {
-                start: Bytes::from(start),
-                end: Bytes::new(),
-            },
-            epoch: RangeEpoch {
-                conf_ver: 1,
-                version,
-            },
+            span: KeyRange { start: Bytes::from(start), end: Bytes::new() },
+            epoch: RangeEpoch { conf_ver: 1, version },
             replicas: vec![replica(1), replica(2)],
         })
     }
@@ -119,28 +105,13 @@ mod tests {
         let mut directory = Directory::new();
         let first = range(1, "", 1);
         let (one, two) = (Some(first.replicas[0]), Some(first.replicas[1]));
-        let changed = |descriptor, replaced| Reported::Changed {
-            descriptor,
-            replaced,
-        };
-        assert_eq!(
-            directory.report(first.clone(), None, 0),
-            changed(true, vec![])
-        );
-        assert_eq!(
-            directory.report(first.clone(), one, 5),
-            changed(false, vec![])
-        );
+        let changed = |descriptor, replaced| Reported::Changed { descriptor, replaced };
+        assert_eq!(directory.report(first.clone(), None, 0), changed(true, vec![]));
+        assert_eq!(directory.report(first.clone(), one, 5), changed(false, vec![]));
         assert_eq!(directory.report(first.clone(), one, 5), Reported::Unchanged);
         assert_eq!(directory.report(first.clone(), two, 4), Reported::Stale);
-        assert_eq!(
-            directory.report(first.clone(), two, 6),
-            changed(false, vec![])
-        );
-        assert_eq!(
-            directory.report(range(2, "m", 2), None, 0),
-            changed(true, vec![RangeId(1)])
-        );
+        assert_eq!(directory.report(first.clone(), two, 6), changed(false, vec![]));
+        assert_eq!(directory.report(range(2, "m", 2), None, 0), changed(true, vec![RangeId(1)]));
         assert_eq!(
             directory.report(first, two, 9),
             Reported::Stale,
@@ -155,13 +126,7 @@ mod tests {
         let (one, two) = (range(1, "", 1).replicas[0], range(1, "", 1).replicas[1]);
         directory.report(range(1, "", 1), Some(two), 6);
         let outcome = directory.report(range(1, "m", 2), Some(one), 5);
-        assert_eq!(
-            outcome,
-            Reported::Changed {
-                descriptor: true,
-                replaced: vec![]
-            }
-        );
+        assert_eq!(outcome, Reported::Changed { descriptor: true, replaced: vec![] });
         let entry = directory.map().get_by_id(RangeId(1)).unwrap();
         assert_eq!((entry.leader, entry.term), (Some(two), 6));
     }
@@ -171,15 +136,9 @@ mod tests {
         let mut directory = Directory::new();
         let mut empty = (*range(0, "a", 1)).clone();
         empty.span.end = empty.span.start.clone();
-        assert_eq!(
-            directory.report(Arc::new(empty), None, 1),
-            Reported::Refused
-        );
+        assert_eq!(directory.report(Arc::new(empty), None, 1), Reported::Refused);
         let stranger = range(2, "", 1).replicas[0];
-        assert_eq!(
-            directory.report(range(1, "", 1), Some(stranger), 1),
-            Reported::Refused
-        );
+        assert_eq!(directory.report(range(1, "", 1), Some(stranger), 1), Reported::Refused);
         assert!(directory.map().is_empty());
     }
 }

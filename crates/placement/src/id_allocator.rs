@@ -42,11 +42,7 @@ pub struct IdAllocator {
 
 impl Default for IdAllocator {
     fn default() -> Self {
-        Self {
-            next_store: 1,
-            next_range: 1,
-            next_replica: 1,
-        }
+        Self { next_store: 1, next_range: 1, next_replica: 1 }
     }
 }
 
@@ -67,9 +63,7 @@ impl IdAllocator {
             IdKind::Replica => &mut self.next_replica,
         };
         let first = *next;
-        *next = first
-            .checked_add(n)
-            .ok_or(PlacementError::IdsExhausted { kind, asked: n })?;
+        *next = first.checked_add(n).ok_or(PlacementError::IdsExhausted { kind, asked: n })?;
         Ok(first)
     }
 
@@ -115,10 +109,7 @@ mod tests {
         assert_eq!(ids.reserve(IdKind::Range, 1), Ok(6));
         assert_eq!(ids.reserve(IdKind::Store, 1), Ok(1));
         assert_eq!(ids.reserve(IdKind::Replica, 1), Ok(1));
-        let exhausted = PlacementError::IdsExhausted {
-            kind: IdKind::Range,
-            asked: u64::MAX,
-        };
+        let exhausted = PlacementError::IdsExhausted { kind: IdKind::Range, asked: u64::MAX };
         let before = ids.clone();
         assert_eq!(ids.reserve(IdKind::Range, u64::MAX), Err(exhausted));
         assert_eq!(ids, before);
@@ -130,9 +121,7 @@ mod tests {
         ids.reserve(IdKind::Store, 2).unwrap();
         ids.reserve(IdKind::Replica, 0x0102).unwrap();
         let bytes = ids.encode();
-        let expected = [
-            1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 3,
-        ];
+        let expected = [1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 3];
         assert_eq!(bytes[..], expected);
         assert_eq!(IdAllocator::decode(bytes.clone()), Ok(ids));
         for length in 0..bytes.len() {
@@ -144,9 +133,6 @@ mod tests {
             Err(CodecError::UnknownVersion { version: 2, .. })
         ));
         let zeros = Bytes::from_iter([1].into_iter().chain([0; 24]));
-        assert!(matches!(
-            IdAllocator::decode(zeros),
-            Err(CodecError::Malformed { .. })
-        ));
+        assert!(matches!(IdAllocator::decode(zeros), Err(CodecError::Malformed { .. })));
     }
 }

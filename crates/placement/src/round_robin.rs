@@ -13,18 +13,8 @@ pub fn replica_round_robin(
 ) -> Vec<Vec<StoreId>> {
     let replicas = replicas.min(stores.len());
     let members = |range: usize| {
-        let from = if stores.is_empty() {
-            0
-        } else {
-            range % stores.len()
-        };
-        stores
-            .iter()
-            .cycle()
-            .skip(from)
-            .take(replicas)
-            .copied()
-            .collect()
+        let from = if stores.is_empty() { 0 } else { range % stores.len() };
+        stores.iter().cycle().skip(from).take(replicas).copied().collect()
     };
     (0..ranges).map(members).collect()
 }

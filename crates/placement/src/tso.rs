@@ -62,10 +62,7 @@ pub struct Batch {
 impl Batch {
     /// The smallest timestamp.
     pub fn first(&self) -> Timestamp {
-        Timestamp::new(
-            self.physical_ms,
-            self.logical_last + 1 - u64::from(self.count),
-        )
+        Timestamp::new(self.physical_ms, self.logical_last + 1 - u64::from(self.count))
     }
 
     /// The largest timestamp.
@@ -93,17 +90,9 @@ impl Tso {
     /// have been switched off for any time. (Not if it does not fit into a timestamp at all.)
     pub fn recover(persisted_window_ms: Option<u64>, now_wall_ms: u64) -> Self {
         let window_ms = persisted_window_ms.unwrap_or(0).min(PHYSICAL_LIMIT_MS);
-        let believed = if now_wall_ms < PHYSICAL_LIMIT_MS - WINDOW_MS {
-            now_wall_ms
-        } else {
-            0
-        };
+        let believed = if now_wall_ms < PHYSICAL_LIMIT_MS - WINDOW_MS { now_wall_ms } else { 0 };
         let physical_ms = window_ms.max(believed);
-        Self {
-            physical_ms,
-            logical: 0,
-            window_ms,
-        }
+        Self { physical_ms, logical: 0, window_ms }
     }
 
     /// The upper end of the window to persist now, Unix milliseconds, if less than half of a window is
@@ -141,16 +130,10 @@ impl Tso {
             (physical_ms, logical) = (physical_ms + 1, 0);
         }
         if physical_ms >= self.window_ms {
-            return Err(TsoError::WindowExhausted {
-                window_ms: self.window_ms,
-            });
+            return Err(TsoError::WindowExhausted { window_ms: self.window_ms });
         }
         (self.physical_ms, self.logical) = (physical_ms, logical + wanted);
-        Ok(Batch {
-            physical_ms,
-            logical_last: self.logical - 1,
-            count,
-        })
+        Ok(Batch { physical_ms, logical_last: self.logical - 1, count })
     }
 
     /// Physical part of the newest timestamp, or where the first will start, Unix milliseconds.
@@ -166,9 +149,7 @@ impl Tso {
     /// The wall clock, if it is to be believed.
     fn check_clock(&self, wall_ms: u64) -> Result<u64, TsoError> {
         // An oracle that nobody asks still renews its window from the clock.
-        let last_ms = self
-            .physical_ms
-            .max(self.window_ms.saturating_sub(WINDOW_MS));
+        let last_ms = self.physical_ms.max(self.window_ms.saturating_sub(WINDOW_MS));
         if wall_ms.saturating_sub(last_ms) > FORWARD_JUMP_MAX_MS {
             return Err(TsoError::ClockJump { last_ms, wall_ms });
         }
@@ -193,25 +174,12 @@ mod tests {
     #[test]
     fn serves_nothing_before_a_window_is_persisted() {
         let mut tso = Tso::recover(Some(NOW), NOW - 500);
-        assert_eq!(
-            tso.take(1, NOW - 400),
-            Err(TsoError::WindowExhausted { window_ms: NOW })
-        );
+        assert_eq!(tso.take(1, NOW - 400), Err(TsoError::WindowExhausted { window_ms: NOW }));
         assert_eq!(tso.window_needed(NOW - 400), Some(NOW + WINDOW_MS));
         tso.window_persisted(NOW + WINDOW_MS);
         let batch = tso.take(3, NOW - 400).unwrap();
-        assert_eq!(
-            batch,
-            Batch {
-                physical_ms: NOW,
-                logical_last: 2,
-                count: 3
-            }
-        );
-        assert_eq!(
-            (batch.first(), batch.last()),
-            (Timestamp::new(NOW, 0), Timestamp::new(NOW, 2))
-        );
+        assert_eq!(batch, Batch { physical_ms: NOW, logical_last: 2, count: 3 });
+        assert_eq!((batch.first(), batch.last()), (Timestamp::new(NOW, 0), Timestamp::new(NOW, 2)));
     }
 
     #[test]
@@ -230,18 +198,11 @@ mod tests {
         assert_eq!(tso.take(full - 1, NOW).unwrap().physical_ms, NOW);
         assert_eq!(
             tso.take(2, NOW).unwrap(),
-            Batch {
-                physical_ms: NOW + 1,
-                logical_last: 1,
-                count: 2
-            }
+            Batch { physical_ms: NOW + 1, logical_last: 1, count: 2 }
         );
         assert_eq!(tso.take(full, NOW).unwrap().physical_ms, NOW + 2);
         assert_eq!(tso.take(0, NOW), Err(TsoError::BadCount { asked: 0 }));
-        assert_eq!(
-            tso.take(full + 1, NOW),
-            Err(TsoError::BadCount { asked: full + 1 })
-        );
+        assert_eq!(tso.take(full + 1, NOW), Err(TsoError::BadCount { asked: full + 1 }));
     }
 
     #[test]
@@ -249,21 +210,12 @@ mod tests {
         let mut tso = serving(NOW);
         let full = Timestamp::LOGICAL_LIMIT as u32;
         // The clock is past the window: go to its last millisecond, not beyond.
-        assert_eq!(
-            tso.take(full, NOW + WINDOW_MS + 50).unwrap().physical_ms,
-            NOW + WINDOW_MS - 1
-        );
+        assert_eq!(tso.take(full, NOW + WINDOW_MS + 50).unwrap().physical_ms, NOW + WINDOW_MS - 1);
         let before = tso.clone();
-        assert!(matches!(
-            tso.take(1, NOW + WINDOW_MS),
-            Err(TsoError::WindowExhausted { .. })
-        ));
+        assert!(matches!(tso.take(1, NOW + WINDOW_MS), Err(TsoError::WindowExhausted { .. })));
         assert_eq!(tso, before);
         tso.window_persisted(tso.window_needed(NOW + WINDOW_MS).unwrap());
-        assert_eq!(
-            tso.take(1, NOW + WINDOW_MS).unwrap().physical_ms,
-            NOW + WINDOW_MS
-        );
+        assert_eq!(tso.take(1, NOW + WINDOW_MS).unwrap().physical_ms, NOW + WINDOW_MS);
     }
 
     #[test]
@@ -271,10 +223,7 @@ mod tests {
         let mut tso = serving(NOW);
         let first = tso.take(1, NOW + 10).unwrap();
         let second = tso.take(1, NOW - 100_000).unwrap();
-        assert_eq!(
-            (second.physical_ms, second.logical_last),
-            (NOW + 10, first.logical_last + 1)
-        );
+        assert_eq!((second.physical_ms, second.logical_last), (NOW + 10, first.logical_last + 1));
     }
 
     #[test]
@@ -282,19 +231,10 @@ mod tests {
         let mut tso = serving(NOW);
         let before = tso.clone();
         let far = NOW + FORWARD_JUMP_MAX_MS + 1;
-        assert_eq!(
-            tso.take(1, far),
-            Err(TsoError::ClockJump {
-                last_ms: NOW,
-                wall_ms: far
-            })
-        );
+        assert_eq!(tso.take(1, far), Err(TsoError::ClockJump { last_ms: NOW, wall_ms: far }));
         assert_eq!((tso.window_needed(far), &tso), (None, &before));
         assert!(tso.take(1, far - 1).is_ok(), "the limit itself is believed");
-        assert!(
-            tso.take(1, NOW + 5).is_ok(),
-            "and a clock set right again serves"
-        );
+        assert!(tso.take(1, NOW + 5).is_ok(), "and a clock set right again serves");
     }
 
     #[test]
@@ -316,14 +256,8 @@ mod tests {
         assert_eq!(tso.take(1, last).unwrap().physical_ms, last);
         assert_eq!(tso.window_needed(last), None);
         assert!(tso.take(u32::from(u16::MAX) * 4, last).is_ok());
-        assert!(matches!(
-            tso.take(9, last),
-            Err(TsoError::WindowExhausted { .. })
-        ));
-        assert!(matches!(
-            tso.take(1, u64::MAX),
-            Err(TsoError::ClockJump { .. })
-        ));
+        assert!(matches!(tso.take(9, last), Err(TsoError::WindowExhausted { .. })));
+        assert!(matches!(tso.take(1, u64::MAX), Err(TsoError::ClockJump { .. })));
     }
 
     #[derive(Clone, Debug)]

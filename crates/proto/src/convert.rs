@@ -50,19 +50,13 @@ impl CodedError for ConvertError {
 
 impl From<RangeEpoch> for metapb::RegionEpoch {
     fn from(epoch: RangeEpoch) -> Self {
-        Self {
-            conf_ver: epoch.conf_ver,
-            version: epoch.version,
-        }
+        Self { conf_ver: epoch.conf_ver, version: epoch.version }
     }
 }
 
 impl From<metapb::RegionEpoch> for RangeEpoch {
     fn from(epoch: metapb::RegionEpoch) -> Self {
-        Self {
-            conf_ver: epoch.conf_ver,
-            version: epoch.version,
-        }
+        Self { conf_ver: epoch.conf_ver, version: epoch.version }
     }
 }
 
@@ -85,10 +79,7 @@ impl TryFrom<metapb::Peer> for ReplicaDescriptor {
     type Error = ConvertError;
 
     fn try_from(peer: metapb::Peer) -> Result<Self, ConvertError> {
-        let missing = |field| ConvertError::Missing {
-            message: "metapb.Peer",
-            field,
-        };
+        let missing = |field| ConvertError::Missing { message: "metapb.Peer", field };
         if peer.id == 0 {
             return Err(missing("id"));
         }
@@ -106,11 +97,7 @@ impl TryFrom<metapb::Peer> for ReplicaDescriptor {
                 });
             }
         };
-        Ok(Self {
-            id: ReplicaId(peer.id),
-            store: StoreId(peer.store_id),
-            role,
-        })
+        Ok(Self { id: ReplicaId(peer.id), store: StoreId(peer.store_id), role })
     }
 }
 
@@ -121,11 +108,7 @@ impl From<&RangeDescriptor> for metapb::Region {
             start_key: range.span.start.clone(),
             end_key: range.span.end.clone(),
             region_epoch: Some(range.epoch.into()),
-            peers: range
-                .replicas
-                .iter()
-                .map(|replica| (*replica).into())
-                .collect(),
+            peers: range.replicas.iter().map(|replica| (*replica).into()).collect(),
         }
     }
 }
@@ -135,62 +118,31 @@ impl TryFrom<metapb::Region> for RangeDescriptor {
 
     fn try_from(region: metapb::Region) -> Result<Self, ConvertError> {
         let message = "metapb.Region";
-        let epoch = region.region_epoch.ok_or(ConvertError::Missing {
-            message,
-            field: "region_epoch",
-        })?;
+        let epoch =
+            region.region_epoch.ok_or(ConvertError::Missing { message, field: "region_epoch" })?;
         if region.id == 0 {
-            return Err(ConvertError::Missing {
-                message,
-                field: "id",
-            });
+            return Err(ConvertError::Missing { message, field: "id" });
         }
-        for (field, bound) in [
-            ("start_key", &region.start_key),
-            ("end_key", &region.end_key),
-        ] {
+        for (field, bound) in [("start_key", &region.start_key), ("end_key", &region.end_key)] {
             if !key::is_bound(bound) {
                 let why = "is not a memcomparable encoding";
-                return Err(ConvertError::Invalid {
-                    message,
-                    field,
-                    why,
-                });
+                return Err(ConvertError::Invalid { message, field, why });
             }
         }
-        let span = KeyRange {
-            start: region.start_key,
-            end: region.end_key,
-        };
+        let span = KeyRange { start: region.start_key, end: region.end_key };
         if span.is_empty() {
             let why = "is not above start_key";
-            return Err(ConvertError::Invalid {
-                message,
-                field: "end_key",
-                why,
-            });
+            return Err(ConvertError::Invalid { message, field: "end_key", why });
         }
-        let replicas = region
-            .peers
-            .into_iter()
-            .map(ReplicaDescriptor::try_from)
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            id: RangeId(region.id),
-            span,
-            epoch: epoch.into(),
-            replicas,
-        })
+        let replicas =
+            region.peers.into_iter().map(ReplicaDescriptor::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { id: RangeId(region.id), span, epoch: epoch.into(), replicas })
     }
 }
 
 impl From<Timestamp> for pdpb::Timestamp {
     fn from(ts: Timestamp) -> Self {
-        Self {
-            physical: ts.physical_ms() as i64,
-            logical: ts.logical() as i64,
-            suffix_bits: 0,
-        }
+        Self { physical: ts.physical_ms() as i64, logical: ts.logical() as i64, suffix_bits: 0 }
     }
 }
 
@@ -201,11 +153,7 @@ impl TryFrom<pdpb::Timestamp> for Timestamp {
         const PHYSICAL_LIMIT: u64 = 1 << (u64::BITS - Timestamp::LOGICAL_BITS);
         let invalid = |field| {
             let why = "is out of range";
-            ConvertError::Invalid {
-                message: "pdpb.Timestamp",
-                field,
-                why,
-            }
+            ConvertError::Invalid { message: "pdpb.Timestamp", field, why }
         };
         let physical = u64::try_from(ts.physical).map_err(|_| invalid("physical"))?;
         let logical = u64::try_from(ts.logical).map_err(|_| invalid("logical"))?;

@@ -10,32 +10,17 @@ use prost::bytes::Bytes;
 use crate::{ConvertError, FILE_DESCRIPTOR_SET, errorpb, kvrpcpb, metapb, pdpb, tikvpb};
 
 fn hex(message: &impl Message) -> String {
-    message
-        .encode_to_vec()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sample() -> RangeDescriptor {
     RangeDescriptor {
         id: RangeId(7),
         span: KeyRange::new(key::encode(b"a"), key::encode(b"m")),
-        epoch: RangeEpoch {
-            conf_ver: 3,
-            version: 9,
-        },
+        epoch: RangeEpoch { conf_ver: 3, version: 9 },
         replicas: vec![
-            ReplicaDescriptor {
-                id: ReplicaId(1),
-                store: StoreId(1),
-                role: ReplicaRole::Voter,
-            },
-            ReplicaDescriptor {
-                id: ReplicaId(5),
-                store: StoreId(2),
-                role: ReplicaRole::Learner,
-            },
+            ReplicaDescriptor { id: ReplicaId(1), store: StoreId(1), role: ReplicaRole::Voter },
+            ReplicaDescriptor { id: ReplicaId(5), store: StoreId(2), role: ReplicaRole::Learner },
         ],
     }
 }
@@ -44,15 +29,8 @@ fn sample() -> RangeDescriptor {
 fn golden_context() {
     let context = kvrpcpb::Context {
         region_id: 2,
-        region_epoch: Some(metapb::RegionEpoch {
-            conf_ver: 1,
-            version: 3,
-        }),
-        peer: Some(metapb::Peer {
-            id: 4,
-            store_id: 5,
-            ..Default::default()
-        }),
+        region_epoch: Some(metapb::RegionEpoch { conf_ver: 1, version: 3 }),
+        peer: Some(metapb::Peer { id: 4, store_id: 5, ..Default::default() }),
         term: 6,
         resolved_locks: vec![7],
         api_version: kvrpcpb::ApiVersion::V2.into(),
@@ -109,24 +87,14 @@ fn golden_raw_and_transactional_requests() {
 fn golden_errors_and_placement() {
     let error = errorpb::Error {
         undetermined_result: Some(errorpb::UndeterminedResult::default()),
-        server_is_busy: Some(errorpb::ServerIsBusy {
-            backoff_ms: 5,
-            ..Default::default()
-        }),
+        server_is_busy: Some(errorpb::ServerIsBusy { backoff_ms: 5, ..Default::default() }),
         ..Default::default()
     };
     assert_eq!(hex(&error), "32021005b20100");
     let tso = pdpb::TsoResponse {
-        header: Some(pdpb::ResponseHeader {
-            cluster_id: 1,
-            error: None,
-        }),
+        header: Some(pdpb::ResponseHeader { cluster_id: 1, error: None }),
         count: 2,
-        timestamp: Some(pdpb::Timestamp {
-            physical: 3,
-            logical: 4,
-            suffix_bits: 0,
-        }),
+        timestamp: Some(pdpb::Timestamp { physical: 3, logical: 4, suffix_bits: 0 }),
     };
     assert_eq!(hex(&tso), "0a02080110021a0408031004");
     let scan = pdpb::ScanRegionsRequest {
@@ -188,37 +156,24 @@ fn every_command_of_the_batch_stream_has_its_number() {
 #[test]
 fn a_batch_of_commands_is_as_tikv_encodes_it() {
     use tikvpb::batch_commands_request::{Request, request::Cmd};
-    let get = kvrpcpb::RawGetRequest {
-        key: Bytes::from_static(b"k"),
-        ..Default::default()
-    };
+    let get = kvrpcpb::RawGetRequest { key: Bytes::from_static(b"k"), ..Default::default() };
     let batch = tikvpb::BatchCommandsRequest {
         requests: vec![
-            Request {
-                cmd: Some(Cmd::RawGet(get)),
-            },
-            Request {
-                cmd: Some(Cmd::CheckSecondaryLocks(Default::default())),
-            },
-            Request {
-                cmd: Some(Cmd::Empty(Default::default())),
-            },
+            Request { cmd: Some(Cmd::RawGet(get)) },
+            Request { cmd: Some(Cmd::CheckSecondaryLocks(Default::default())) },
+            Request { cmd: Some(Cmd::Empty(Default::default())) },
         ],
         request_ids: vec![1, 2, 3],
     };
-    assert_eq!(
-        hex(&batch),
-        "0a05 6a03 12016b 0a03 8a0200 0a03 fa0f00 1203010203".replace(' ', "")
-    );
+    assert_eq!(hex(&batch), "0a05 6a03 12016b 0a03 8a0200 0a03 fa0f00 1203010203".replace(' ', ""));
 }
 
 #[test]
 fn descriptors_name_every_service() {
     let services = ["Tikv", "PD", "Admin", "Node", "Peer"];
     for service in services {
-        let found = FILE_DESCRIPTOR_SET
-            .windows(service.len())
-            .any(|part| part == service.as_bytes());
+        let found =
+            FILE_DESCRIPTOR_SET.windows(service.len()).any(|part| part == service.as_bytes());
         assert!(found, "{service}");
     }
 }
@@ -239,30 +194,15 @@ fn ranges_that_nobody_may_send_are_refused() {
         RangeDescriptor::try_from(region).unwrap_err()
     };
     let missing = fails(&|region| region.region_epoch = None);
-    assert_eq!(
-        missing,
-        ConvertError::Missing {
-            message: "metapb.Region",
-            field: "region_epoch"
-        }
-    );
-    assert!(matches!(
-        fails(&|region| region.id = 0),
-        ConvertError::Missing { field: "id", .. }
-    ));
+    assert_eq!(missing, ConvertError::Missing { message: "metapb.Region", field: "region_epoch" });
+    assert!(matches!(fails(&|region| region.id = 0), ConvertError::Missing { field: "id", .. }));
     assert!(matches!(
         fails(&|region| region.start_key = Bytes::from_static(b"plain")),
-        ConvertError::Invalid {
-            field: "start_key",
-            ..
-        }
+        ConvertError::Invalid { field: "start_key", .. }
     ));
     assert!(matches!(
         fails(&|region| std::mem::swap(&mut region.start_key, &mut region.end_key)),
-        ConvertError::Invalid {
-            field: "end_key",
-            ..
-        }
+        ConvertError::Invalid { field: "end_key", .. }
     ));
     assert!(matches!(
         fails(&|region| region.peers[0].role = 3),
@@ -270,10 +210,7 @@ fn ranges_that_nobody_may_send_are_refused() {
     ));
     assert!(matches!(
         fails(&|region| region.peers[0].store_id = 0),
-        ConvertError::Missing {
-            field: "store_id",
-            ..
-        }
+        ConvertError::Missing { field: "store_id", .. }
     ));
 }
 
@@ -281,14 +218,8 @@ fn ranges_that_nobody_may_send_are_refused() {
 fn timestamps_round_trip() {
     let ts = Timestamp::new(1_700_000_000_123, 77);
     assert_eq!(Timestamp::try_from(pdpb::Timestamp::from(ts)).unwrap(), ts);
-    let negative = pdpb::Timestamp {
-        physical: -1,
-        ..Default::default()
-    };
+    let negative = pdpb::Timestamp { physical: -1, ..Default::default() };
     assert!(Timestamp::try_from(negative).is_err());
-    let overflow = pdpb::Timestamp {
-        logical: 1 << 18,
-        ..Default::default()
-    };
+    let overflow = pdpb::Timestamp { logical: 1 << 18, ..Default::default() };
     assert!(Timestamp::try_from(overflow).is_err());
 }

@@ -60,16 +60,9 @@ mod tests {
             .iter()
             .map(|bound| key::decode(bound).unwrap())
             .collect();
-        assert_eq!(
-            decoded,
-            [vec![0x40, 0], vec![0x80, 0], vec![0xC0, 0], vec![0xFF; 9]]
-        );
+        assert_eq!(decoded, [vec![0x40, 0], vec![0x80, 0], vec![0xC0, 0], vec![0xFF; 9]]);
         assert_eq!(evenly_split_bounds(1).unwrap(), [key::top_bound()]);
-        assert_eq!(
-            evenly_split_bounds(3).unwrap()[0],
-            key::encode(&[0x55, 0x55]),
-            "floor"
-        );
+        assert_eq!(evenly_split_bounds(3).unwrap()[0], key::encode(&[0x55, 0x55]), "floor");
     }
 
     #[test]
@@ -80,12 +73,7 @@ mod tests {
             assert!(bounds.is_sorted_by(|a, b| a < b), "{n}");
         }
         assert_eq!(evenly_split_bounds(0), Err(BoundsError { asked: 0 }));
-        assert_eq!(
-            evenly_split_bounds(RANGES_MAX + 1),
-            Err(BoundsError {
-                asked: RANGES_MAX + 1
-            })
-        );
+        assert_eq!(evenly_split_bounds(RANGES_MAX + 1), Err(BoundsError { asked: RANGES_MAX + 1 }));
     }
 
     #[test]

@@ -88,9 +88,7 @@ impl ClientCache {
         let outcome = self.map.insert(descriptor);
         match &outcome {
             Inserted::Applied { replaced } => {
-                replaced
-                    .iter()
-                    .for_each(|entry| self.forget_sequence(entry.descriptor.id));
+                replaced.iter().for_each(|entry| self.forget_sequence(entry.descriptor.id));
                 self.stamp(id);
                 self.map.update_leader(id, leader, NO_TERM);
                 self.evict();
@@ -111,11 +109,7 @@ impl ClientCache {
         epoch: RangeEpoch,
         leader: Option<ReplicaDescriptor>,
     ) {
-        if self
-            .map
-            .get_by_id(range)
-            .is_none_or(|entry| entry.descriptor.epoch != epoch)
-        {
+        if self.map.get_by_id(range).is_none_or(|entry| entry.descriptor.epoch != epoch) {
             return;
         }
         if leader.is_none() {
@@ -136,10 +130,7 @@ impl ClientCache {
             let guess = leader
                 .and_then(|leader| descriptor.replica_on(leader.store))
                 .filter(|replica| replica.role == ReplicaRole::Voter);
-            let known = self
-                .map
-                .get_by_id(descriptor.id)
-                .and_then(|entry| entry.leader);
+            let known = self.map.get_by_id(descriptor.id).and_then(|entry| entry.leader);
             let guess = if known.is_some() { None } else { guess };
             self.insert(Arc::new(descriptor), guess);
         }
@@ -158,15 +149,8 @@ impl ClientCache {
     /// every route.
     pub fn on_store_failed(&mut self, store: StoreId) {
         let led = |entry: &&RangeEntry| entry.leader.is_some_and(|leader| leader.store == store);
-        let ranges: Vec<_> = self
-            .map
-            .iter()
-            .filter(led)
-            .map(|entry| entry.descriptor.id)
-            .collect();
-        ranges
-            .into_iter()
-            .for_each(|range| self.map.forget_leader(range));
+        let ranges: Vec<_> = self.map.iter().filter(led).map(|entry| entry.descriptor.id).collect();
+        ranges.into_iter().for_each(|range| self.map.forget_leader(range));
     }
 
     fn stamp(&mut self, range: RangeId) {
@@ -192,10 +176,7 @@ impl ClientCache {
 }
 
 fn route(entry: &RangeEntry) -> Route {
-    Route {
-        descriptor: entry.descriptor.clone(),
-        leader: entry.leader,
-    }
+    Route { descriptor: entry.descriptor.clone(), leader: entry.leader }
 }
 
 #[cfg(test)]
@@ -216,11 +197,7 @@ mod tests {
     }
 
     fn leader_store(cache: &ClientCache, key: &str) -> Option<u64> {
-        cache
-            .route(&enc(key))
-            .unwrap()
-            .leader
-            .map(|leader| leader.store.get())
+        cache.route(&enc(key)).unwrap().leader.map(|leader| leader.store.get())
     }
 
     #[test]
@@ -230,25 +207,11 @@ mod tests {
         let epoch = RangeEpoch::INITIAL;
         cache.on_not_leader(RangeId(1), epoch, Some(replicas[2]));
         assert_eq!(leader_store(&cache, "a"), Some(3));
-        cache.on_not_leader(
-            RangeId(1),
-            RangeEpoch {
-                conf_ver: 1,
-                version: 7,
-            },
-            None,
-        );
-        assert_eq!(
-            leader_store(&cache, "a"),
-            Some(3),
-            "an answer to another epoch is no news"
-        );
+        cache.on_not_leader(RangeId(1), RangeEpoch { conf_ver: 1, version: 7 }, None);
+        assert_eq!(leader_store(&cache, "a"), Some(3), "an answer to another epoch is no news");
         cache.on_not_leader(RangeId(1), epoch, None);
         assert_eq!(leader_store(&cache, "a"), None);
-        let stranger = ReplicaDescriptor {
-            id: ReplicaId(99),
-            ..replicas[0]
-        };
+        let stranger = ReplicaDescriptor { id: ReplicaId(99), ..replicas[0] };
         cache.on_not_leader(RangeId(1), epoch, Some(stranger));
         assert_eq!(cache.route(&enc("a")), None);
         assert_eq!(leader_store(&cache, "z"), Some(1), "others are untouched");
@@ -257,16 +220,10 @@ mod tests {
     #[test]
     fn a_split_is_learnt_with_a_guess_at_the_new_leader() {
         let mut cache = cache();
-        let halves = vec![
-            (*range(1, "", "f", 2)).clone(),
-            (*range(3, "f", "m", 2)).clone(),
-        ];
+        let halves = vec![(*range(1, "", "f", 2)).clone(), (*range(3, "f", "m", 2)).clone()];
         cache.on_epoch_changed(RangeId(1), halves);
         assert_eq!(cache.len(), 3);
-        assert_eq!(
-            (leader_store(&cache, "a"), leader_store(&cache, "g")),
-            (Some(1), Some(1))
-        );
+        assert_eq!((leader_store(&cache, "a"), leader_store(&cache, "g")), (Some(1), Some(1)));
         assert_eq!(cache.route(&enc("g")).unwrap().descriptor.id, RangeId(3));
     }
 
@@ -275,16 +232,9 @@ mod tests {
         let mut cache = cache();
         cache.insert(range(1, "", "f", 2), None);
         cache.on_epoch_changed(RangeId(1), vec![(*range(1, "", "m", 1)).clone()]);
-        assert_eq!(
-            cache.route_by_id(RangeId(1)).unwrap().descriptor,
-            range(1, "", "f", 2)
-        );
+        assert_eq!(cache.route_by_id(RangeId(1)).unwrap().descriptor, range(1, "", "f", 2));
         cache.on_epoch_changed(RangeId(1), Vec::new());
-        assert_eq!(
-            cache.route_by_id(RangeId(1)),
-            None,
-            "changed, but nobody says to what"
-        );
+        assert_eq!(cache.route_by_id(RangeId(1)), None, "changed, but nobody says to what");
     }
 
     #[test]
@@ -302,10 +252,7 @@ mod tests {
     fn the_directory_corrects_a_leader_of_the_same_epoch() {
         let mut cache = cache();
         let known = range(1, "", "m", 1);
-        assert_eq!(
-            cache.insert(known.clone(), Some(known.replicas[1])),
-            Inserted::Unchanged
-        );
+        assert_eq!(cache.insert(known.clone(), Some(known.replicas[1])), Inserted::Unchanged);
         assert_eq!(leader_store(&cache, "a"), Some(2));
     }
 

@@ -38,15 +38,7 @@ pub fn check_epoch(
         EpochNeed::Version => current.version == request.version,
         EpochNeed::Full => current == request,
     };
-    if same {
-        Ok(())
-    } else {
-        Err(Stale {
-            range: descriptor.id,
-            current,
-            request,
-        })
-    }
+    if same { Ok(()) } else { Err(Stale { range: descriptor.id, current, request }) }
 }
 
 #[cfg(test)]
@@ -55,15 +47,9 @@ mod tests {
 
     #[test]
     fn data_needs_bounds_and_admin_needs_everything() {
-        let current = RangeEpoch {
-            conf_ver: 3,
-            version: 5,
-        };
-        let descriptor = RangeDescriptor {
-            id: RangeId(1),
-            epoch: current,
-            ..RangeDescriptor::default()
-        };
+        let current = RangeEpoch { conf_ver: 3, version: 5 };
+        let descriptor =
+            RangeDescriptor { id: RangeId(1), epoch: current, ..RangeDescriptor::default() };
         let check = |conf_ver, version, need| {
             check_epoch(&descriptor, RangeEpoch { conf_ver, version }, need).is_ok()
         };

@@ -37,10 +37,7 @@ impl CodedError for RouterError {
 
     fn is_retryable(&self) -> bool {
         // The membership may have changed between the allocation of the ids and the split.
-        matches!(
-            self,
-            RouterError::Stale(_) | RouterError::Split(SplitError::Replicas { .. })
-        )
+        matches!(self, RouterError::Stale(_) | RouterError::Split(SplitError::Replicas { .. }))
     }
 
     fn hint(&self) -> &'static str {
@@ -75,11 +72,7 @@ mod tests {
     #[test]
     fn parts_convert_and_keep_their_message() {
         let epoch = RangeEpoch::INITIAL;
-        let stale = Stale {
-            range: RangeId(4),
-            current: epoch,
-            request: epoch,
-        };
+        let stale = Stale { range: RangeId(4), current: epoch, request: epoch };
         let error = RouterError::from(stale);
         assert_eq!(error.to_string(), stale.to_string());
         assert!(error.is_retryable());

@@ -110,9 +110,7 @@ impl RangeMap {
         span: &'a KeyRange,
         limit: usize,
     ) -> impl Iterator<Item = &'a RangeEntry> + 'a {
-        let first = self
-            .get(&span.start)
-            .map_or(&span.start, |entry| &entry.descriptor.span.start);
+        let first = self.get(&span.start).map_or(&span.start, |entry| &entry.descriptor.span.start);
         let limit = if span.is_empty() { 0 } else { limit };
         self.by_start
             .range::<[u8], _>((Bound::Included(&first[..]), Bound::Unbounded))
@@ -140,9 +138,7 @@ impl RangeMap {
                 return Inserted::Unchanged;
             }
             if !old.epoch.is_behind(&new.epoch) || new.epoch.is_behind(&old.epoch) {
-                return Inserted::Stale {
-                    current: old.clone(),
-                };
+                return Inserted::Stale { current: old.clone() };
             }
         }
         let mut overlapped = Vec::new();
@@ -152,31 +148,18 @@ impl RangeMap {
                 continue;
             }
             if other.epoch.version >= descriptor.epoch.version {
-                return Inserted::Stale {
-                    current: other.clone(),
-                };
+                return Inserted::Stale { current: other.clone() };
             }
             overlapped.push(other.id);
         }
-        let replaced = overlapped
-            .into_iter()
-            .filter_map(|id| self.remove(id))
-            .collect();
+        let replaced = overlapped.into_iter().filter_map(|id| self.remove(id)).collect();
         let known = self.remove(descriptor.id);
         let term = known.as_ref().map_or(0, |known| known.term);
-        let leader = known
-            .and_then(|known| known.leader)
-            .and_then(|leader| descriptor.replica(leader.id));
+        let leader =
+            known.and_then(|known| known.leader).and_then(|leader| descriptor.replica(leader.id));
         let start = descriptor.span.start.clone();
         self.starts.insert(descriptor.id, start.clone());
-        self.by_start.insert(
-            start,
-            RangeEntry {
-                descriptor,
-                leader,
-                term,
-            },
-        );
+        self.by_start.insert(start, RangeEntry { descriptor, leader, term });
         Inserted::Applied { replaced }
     }
 
@@ -205,11 +188,7 @@ impl RangeMap {
         if term < entry.term {
             return LeaderUpdate::Stale;
         }
-        let leader = if term == entry.term {
-            leader.or(entry.leader)
-        } else {
-            leader
-        };
+        let leader = if term == entry.term { leader.or(entry.leader) } else { leader };
         if (leader, term) == (entry.leader, entry.term) {
             return LeaderUpdate::Unchanged;
         }

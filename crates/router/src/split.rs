@@ -74,33 +74,21 @@ pub fn split(
         return Err(SplitError::ExistingBound { range: parent.id });
     }
     if !parent.span.contains(key) {
-        return Err(SplitError::Outside {
-            range: parent.id,
-            key: key.clone(),
-        });
+        return Err(SplitError::Outside { range: parent.id, key: key.clone() });
     }
     if right_id == parent.id || right_id == RangeId::PLACEMENT {
         return Err(SplitError::RightId { id: right_id });
     }
-    let epoch = RangeEpoch {
-        conf_ver: parent.epoch.conf_ver,
-        version: parent.epoch.version + 1,
-    };
+    let epoch = RangeEpoch { conf_ver: parent.epoch.conf_ver, version: parent.epoch.version + 1 };
     let left = RangeDescriptor {
         id: parent.id,
-        span: KeyRange {
-            start: parent.span.start.clone(),
-            end: key.clone(),
-        },
+        span: KeyRange { start: parent.span.start.clone(), end: key.clone() },
         epoch,
         replicas: parent.replicas.clone(),
     };
     let right = RangeDescriptor {
         id: right_id,
-        span: KeyRange {
-            start: key.clone(),
-            end: parent.span.end.clone(),
-        },
+        span: KeyRange { start: key.clone(), end: parent.span.end.clone() },
         epoch,
         replicas: match_replicas(parent, right_replicas)?,
     };
@@ -148,49 +136,25 @@ mod tests {
         replicas[2].role = ReplicaRole::Learner;
         RangeDescriptor {
             id: RangeId(1),
-            span: KeyRange {
-                start: enc("b"),
-                end: enc("y"),
-            },
-            epoch: RangeEpoch {
-                conf_ver: 4,
-                version: 9,
-            },
+            span: KeyRange { start: enc("b"), end: enc("y") },
+            epoch: RangeEpoch { conf_ver: 4, version: 9 },
             replicas,
         }
     }
 
-    const IDS: [(StoreId, ReplicaId); 3] = [
-        (StoreId(3), ReplicaId(23)),
-        (StoreId(1), ReplicaId(21)),
-        (StoreId(2), ReplicaId(22)),
-    ];
+    const IDS: [(StoreId, ReplicaId); 3] =
+        [(StoreId(3), ReplicaId(23)), (StoreId(1), ReplicaId(21)), (StoreId(2), ReplicaId(22))];
 
     #[test]
     fn halves_share_the_new_epoch_and_the_stores() {
         let (left, right) = split(&parent(), &enc("m"), RangeId(2), &IDS).unwrap();
-        let epoch = RangeEpoch {
-            conf_ver: 4,
-            version: 10,
-        };
+        let epoch = RangeEpoch { conf_ver: 4, version: 10 };
         assert_eq!(
             (left.id, left.epoch, right.id, right.epoch),
             (RangeId(1), epoch, RangeId(2), epoch)
         );
-        assert_eq!(
-            left.span,
-            KeyRange {
-                start: enc("b"),
-                end: enc("m")
-            }
-        );
-        assert_eq!(
-            right.span,
-            KeyRange {
-                start: enc("m"),
-                end: enc("y")
-            }
-        );
+        assert_eq!(left.span, KeyRange { start: enc("b"), end: enc("m") });
+        assert_eq!(right.span, KeyRange { start: enc("m"), end: enc("y") });
         assert_eq!(left.replicas, parent().replicas);
         let mut expected = voters(&[(1, 21), (2, 22), (3, 23)]);
         expected[2].role = ReplicaRole::Learner;
@@ -202,25 +166,17 @@ mod tests {
         let at = |key: Bytes| split(&parent(), &key, RangeId(2), &IDS).unwrap_err();
         assert!(matches!(at(Bytes::new()), SplitError::NotABound { .. }));
         assert!(matches!(at(Bytes::from("m")), SplitError::NotABound { .. }));
-        assert!(matches!(
-            at(enc("b")),
-            SplitError::ExistingBound { range: RangeId(1) }
-        ));
+        assert!(matches!(at(enc("b")), SplitError::ExistingBound { range: RangeId(1) }));
         for outside in ["a", "y", "z"] {
-            assert!(
-                matches!(at(enc(outside)), SplitError::Outside { .. }),
-                "{outside}"
-            );
+            assert!(matches!(at(enc(outside)), SplitError::Outside { .. }), "{outside}");
         }
     }
 
     #[test]
     fn ids_that_do_not_fit() {
         let with = |id, replicas: &[(u64, u64)]| {
-            let replicas: Vec<_> = replicas
-                .iter()
-                .map(|(store, id)| (StoreId(*store), ReplicaId(*id)))
-                .collect();
+            let replicas: Vec<_> =
+                replicas.iter().map(|(store, id)| (StoreId(*store), ReplicaId(*id))).collect();
             split(&parent(), &enc("m"), RangeId(id), &replicas).unwrap_err()
         };
         let good = [(1, 21), (2, 22), (3, 23)];
@@ -235,10 +191,7 @@ mod tests {
             &[(1, 21), (2, 22), (3, 0)],
         ];
         for replicas in wrong {
-            assert!(
-                matches!(with(2, replicas), SplitError::Replicas { .. }),
-                "{replicas:?}"
-            );
+            assert!(matches!(with(2, replicas), SplitError::Replicas { .. }), "{replicas:?}");
         }
     }
 }

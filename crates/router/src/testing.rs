@@ -30,22 +30,12 @@ pub(crate) fn voters(members: &[(u64, u64)]) -> Vec<ReplicaDescriptor> {
 /// A range on stores 1, 2, 3 with replica ids `10 * id + store`. An empty bound is none.
 pub(crate) fn range(id: u64, start: &str, end: &str, version: u64) -> Arc<RangeDescriptor> {
     let bound = |text: &str| {
-        if text.is_empty() {
-            Bytes::new()
-        } else {
-            enc(text)
-        }
+        if text.is_empty() { Bytes::new() } else { enc(text) }
     };
     Arc::new(RangeDescriptor {
         id: RangeId(id),
-        span: KeyRange {
-            start: bound(start),
-            end: bound(end),
-        },
-        epoch: RangeEpoch {
-            conf_ver: 1,
-            version,
-        },
+        span: KeyRange { start: bound(start), end: bound(end) },
+        epoch: RangeEpoch { conf_ver: 1, version },
         replicas: voters(&[(1, 10 * id + 1), (2, 10 * id + 2), (3, 10 * id + 3)]),
     })
 }
@@ -86,20 +76,13 @@ impl History {
     /// Runs `changes` on one range over all keys.
     pub(crate) fn run(changes: &[Change]) -> Self {
         let first = range(1, "", "", 1);
-        let mut history = Self {
-            all: vec![first.clone()],
-            now: vec![first],
-            next_id: 2,
-        };
+        let mut history = Self { all: vec![first.clone()], now: vec![first], next_id: 2 };
         changes.iter().for_each(|change| history.apply(change));
         history
     }
 
     fn at(&self, encoded: &[u8]) -> usize {
-        self.now
-            .iter()
-            .position(|range| range.span.contains(encoded))
-            .expect("ranges tile")
+        self.now.iter().position(|range| range.span.contains(encoded)).expect("ranges tile")
     }
 
     fn apply(&mut self, change: &Change) {
@@ -110,9 +93,8 @@ impl History {
                 let parent = self.now[at].clone();
                 let id = self.next_id;
                 let stores = parent.replicas.iter().zip(1..);
-                let replicas: Vec<_> = stores
-                    .map(|(member, n)| (member.store, ReplicaId(1000 * id + n)))
-                    .collect();
+                let replicas: Vec<_> =
+                    stores.map(|(member, n)| (member.store, ReplicaId(1000 * id + n))).collect();
                 if parent.span.start == encoded {
                     return;
                 }

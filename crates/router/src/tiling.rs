@@ -45,31 +45,19 @@ pub fn check_tiling<'a>(
     for descriptor in descriptors {
         let span = &descriptor.span;
         if span.is_empty() {
-            return Err(TilingError::Empty {
-                range: descriptor.id,
-                span: span.clone(),
-            });
+            return Err(TilingError::Empty { range: descriptor.id, span: span.clone() });
         }
         if let Some(left) = last
             && left.span.overlaps(span)
         {
             let span = left.span.intersection(span);
-            return Err(TilingError::Overlap {
-                left: left.id,
-                right: descriptor.id,
-                span,
-            });
+            return Err(TilingError::Overlap { left: left.id, right: descriptor.id, span });
         }
         match next_start {
             Some(start) if start == span.start => {}
             expected => {
                 let start = expected.unwrap_or_default();
-                return Err(TilingError::Gap {
-                    span: KeyRange {
-                        start,
-                        end: span.start.clone(),
-                    },
-                });
+                return Err(TilingError::Gap { span: KeyRange { start, end: span.start.clone() } });
             }
         }
         next_start = (!span.end.is_empty()).then(|| span.end.clone());
@@ -77,12 +65,7 @@ pub fn check_tiling<'a>(
     }
     match next_start {
         None => Ok(()),
-        Some(start) => Err(TilingError::Gap {
-            span: KeyRange {
-                start,
-                end: Bytes::new(),
-            },
-        }),
+        Some(start) => Err(TilingError::Gap { span: KeyRange { start, end: Bytes::new() } }),
     }
 }
 
@@ -91,31 +74,17 @@ mod tests {
     use super::*;
 
     fn range(id: u64, start: &'static str, end: &'static str) -> RangeDescriptor {
-        RangeDescriptor {
-            id: RangeId(id),
-            span: KeyRange::new(start, end),
-            ..Default::default()
-        }
+        RangeDescriptor { id: RangeId(id), span: KeyRange::new(start, end), ..Default::default() }
     }
 
     #[test]
     fn names_what_is_wrong() {
-        let gap = |start, end| {
-            Err(TilingError::Gap {
-                span: KeyRange::new(start, end),
-            })
-        };
-        assert_eq!(
-            check_tiling(&[range(1, "", "m"), range(2, "m", "")]),
-            Ok(())
-        );
+        let gap = |start, end| Err(TilingError::Gap { span: KeyRange::new(start, end) });
+        assert_eq!(check_tiling(&[range(1, "", "m"), range(2, "m", "")]), Ok(()));
         assert_eq!(check_tiling(&[range(1, "", "")]), Ok(()));
         assert_eq!(check_tiling(&[]), gap("", ""));
         assert_eq!(check_tiling(&[range(1, "a", "")]), gap("", "a"));
-        assert_eq!(
-            check_tiling(&[range(1, "", "f"), range(2, "m", "")]),
-            gap("f", "m")
-        );
+        assert_eq!(check_tiling(&[range(1, "", "f"), range(2, "m", "")]), gap("f", "m"));
         assert_eq!(check_tiling(&[range(1, "", "f")]), gap("f", ""));
         assert_eq!(
             check_tiling(&[range(1, "", "p"), range(2, "m", "")]),
@@ -131,10 +100,7 @@ mod tests {
         ));
         assert!(matches!(
             check_tiling(&[range(1, "", "m"), range(2, "m", "m")]),
-            Err(TilingError::Empty {
-                range: RangeId(2),
-                ..
-            })
+            Err(TilingError::Empty { range: RangeId(2), .. })
         ));
     }
 }

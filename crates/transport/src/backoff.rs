@@ -11,11 +11,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max,
-            next: min,
-        }
+        Self { min, max, next: min }
     }
 
     /// The next pause: between half of the nominal one and all of it. `random` is uniform.
@@ -42,10 +38,7 @@ mod tests {
         let mut backoff = Backoff::new(ms(50), ms(1000));
         for nominal in [50, 100, 200, 400, 800, 1000, 1000] {
             let pause = backoff.pause(u64::MAX / 3);
-            assert!(
-                pause >= ms(nominal) / 2 && pause <= ms(nominal),
-                "{pause:?} of {nominal} ms"
-            );
+            assert!(pause >= ms(nominal) / 2 && pause <= ms(nominal), "{pause:?} of {nominal} ms");
         }
         backoff.reset();
         assert_eq!(backoff.pause(0), ms(25));

@@ -22,18 +22,12 @@ impl Connector for TcpConnector {
         let address = address.to_owned();
         Box::pin(async move {
             let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
-                TransportError::InvalidAddress {
-                    address: address.clone(),
-                    why: chain(&error),
-                }
+                TransportError::InvalidAddress { address: address.clone(), why: chain(&error) }
             })?;
             tune_endpoint(endpoint)
                 .connect()
                 .await
-                .map_err(|error| TransportError::Unreachable {
-                    address,
-                    why: chain(&error),
-                })
+                .map_err(|error| TransportError::Unreachable { address, why: chain(&error) })
         })
     }
 }

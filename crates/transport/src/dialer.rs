@@ -111,20 +111,12 @@ impl Dialer {
     }
 
     async fn open_stream(&self) -> Result<Streaming<Ack>, TransportError> {
-        let Shared {
-            options, runtime, ..
-        } = &*self.shared;
+        let Shared { options, runtime, .. } = &*self.shared;
         let store = self.link.peer;
-        let address = self
-            .shared
-            .resolver
-            .address(store)
-            .ok_or(TransportError::UnknownStore { store })?;
+        let address =
+            self.shared.resolver.address(store).ok_or(TransportError::UnknownStore { store })?;
         let channel = runtime
-            .timeout(
-                options.connect_timeout,
-                self.shared.connector.connect(&address),
-            )
+            .timeout(options.connect_timeout, self.shared.connector.connect(&address))
             .await
             .map_err(|_| TransportError::Stalled { what: "connecting" })??;
         let source = self.link.start_session(&self.shared);
@@ -142,17 +134,13 @@ impl Dialer {
         let response = runtime
             .timeout(options.handshake_timeout, client.deliver(request))
             .await
-            .map_err(|_| TransportError::Stalled {
-                what: "the handshake",
-            })?;
+            .map_err(|_| TransportError::Stalled { what: "the handshake" })?;
         Ok(response.map_err(refused_or_broken)?.into_inner())
     }
 
     /// Waits before the next attempt; shorter if somebody calls for it.
     async fn pause(&mut self, error: &TransportError, started: Duration) {
-        let Shared {
-            options, runtime, ..
-        } = &*self.shared;
+        let Shared { options, runtime, .. } = &*self.shared;
         if matches!(error, TransportError::Refused { .. }) {
             // Somebody has to change something first: no hurry helps.
             return runtime.sleep(options.backoff_max).await;
@@ -184,16 +172,14 @@ impl Dialer {
 }
 
 fn broken(status: Status) -> TransportError {
-    TransportError::Broken {
-        why: format!("{:?}: {}", status.code(), status.message()),
-    }
+    TransportError::Broken { why: format!("{:?}: {}", status.code(), status.message()) }
 }
 
 fn refused_or_broken(status: Status) -> TransportError {
     match status.code() {
-        Code::FailedPrecondition | Code::Unimplemented => TransportError::Refused {
-            why: status.message().to_owned(),
-        },
+        Code::FailedPrecondition | Code::Unimplemented => {
+            TransportError::Refused { why: status.message().to_owned() }
+        }
         _ => broken(status),
     }
 }

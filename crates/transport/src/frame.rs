@@ -16,10 +16,7 @@ pub(crate) fn encode(sequence: u64, messages: Vec<Message>) -> Frame {
         call: message.call,
         payload: message.payload,
     });
-    Frame {
-        sequence,
-        messages: messages.collect(),
-    }
+    Frame { sequence, messages: messages.collect() }
 }
 
 /// Checks a frame that should be number `expected` and takes its messages out.
@@ -42,13 +39,10 @@ pub(crate) fn decode(frame: Frame, expected: u64) -> Result<Vec<Message>, Transp
 
 fn decode_message(message: PeerMessage) -> Result<Message, TransportError> {
     if message.payload.len() > TransportOptions::payload_bytes_max(Class::Data) {
-        return Err(TransportError::Protocol {
-            why: "a message over the size limit",
-        });
+        return Err(TransportError::Protocol { why: "a message over the size limit" });
     }
-    let kind = u8::try_from(message.kind).map_err(|_| TransportError::Protocol {
-        why: "a kind that is no byte",
-    })?;
+    let kind = u8::try_from(message.kind)
+        .map_err(|_| TransportError::Protocol { why: "a kind that is no byte" })?;
     Ok(Message {
         range: RangeId(message.range),
         from: ReplicaId(message.from),
@@ -69,11 +63,7 @@ mod tests {
 
     fn any_message() -> impl Strategy<Value = Message> {
         let ids = (any::<u64>(), any::<u64>(), any::<u64>());
-        let rest = (
-            any::<u8>(),
-            any::<u64>(),
-            proptest::collection::vec(any::<u8>(), 0..300),
-        );
+        let rest = (any::<u8>(), any::<u64>(), proptest::collection::vec(any::<u8>(), 0..300));
         (ids, rest).prop_map(|((range, from, to), (kind, call, payload))| Message {
             range: range.into(),
             from: from.into(),
@@ -107,27 +97,12 @@ mod tests {
 
     #[test]
     fn refuses_what_no_correct_sender_sends() {
-        let message = PeerMessage {
-            kind: 1,
-            ..PeerMessage::default()
-        };
+        let message = PeerMessage { kind: 1, ..PeerMessage::default() };
         let frame = |sequence, messages| Frame { sequence, messages };
         assert!(decode(frame(1, vec![message.clone()]), 1).is_ok());
         assert!(decode(frame(2, vec![message.clone()]), 1).is_err());
         assert!(decode(frame(1, vec![]), 1).is_err());
         assert!(decode(frame(1, vec![message.clone(); FRAME_MESSAGES_MAX + 1]), 1).is_err());
-        assert!(
-            decode(
-                frame(
-                    1,
-                    vec![PeerMessage {
-                        kind: 256,
-                        ..message
-                    }]
-                ),
-                1
-            )
-            .is_err()
-        );
+        assert!(decode(frame(1, vec![PeerMessage { kind: 256, ..message }]), 1).is_err());
     }
 }

@@ -93,8 +93,7 @@ impl Hello {
     pub(crate) fn read(metadata: &MetadataMap) -> Result<Self, Refusal> {
         let number = |key: &'static str| {
             let text = metadata.get(key).and_then(|value| value.to_str().ok());
-            text.and_then(|text| text.parse().ok())
-                .ok_or(Refusal::Malformed(key))
+            text.and_then(|text| text.parse().ok()).ok_or(Refusal::Malformed(key))
         };
         Ok(Self {
             protocol: number(PROTOCOL)?,
@@ -109,21 +108,13 @@ impl Hello {
     /// Checks that the caller means this store.
     pub(crate) fn check(&self, own: PeerIdentity) -> Result<(), Refusal> {
         if self.protocol != PROTOCOL_VERSION {
-            return Err(Refusal::Protocol {
-                theirs: self.protocol,
-            });
+            return Err(Refusal::Protocol { theirs: self.protocol });
         }
         if self.cluster != own.cluster {
-            return Err(Refusal::Cluster {
-                theirs: self.cluster,
-                ours: own.cluster,
-            });
+            return Err(Refusal::Cluster { theirs: self.cluster, ours: own.cluster });
         }
         if self.to != own.store {
-            return Err(Refusal::Store {
-                meant: self.to,
-                ours: own.store,
-            });
+            return Err(Refusal::Store { meant: self.to, ours: own.store });
         }
         if self.from == own.store {
             return Err(Refusal::OwnStore { ours: own.store });
@@ -161,39 +152,12 @@ mod tests {
 
     #[test]
     fn every_disagreement_is_refused() {
-        let own = PeerIdentity {
-            cluster: HELLO.cluster,
-            store: HELLO.to,
-        };
+        let own = PeerIdentity { cluster: HELLO.cluster, store: HELLO.to };
         assert_eq!(HELLO.check(own), Ok(()));
         let reason = |hello: Hello| hello.check(own).unwrap_err().reason();
-        assert_eq!(
-            reason(Hello {
-                protocol: 2,
-                ..HELLO
-            }),
-            "protocol"
-        );
-        assert_eq!(
-            reason(Hello {
-                cluster: ClusterId(1),
-                ..HELLO
-            }),
-            "cluster"
-        );
-        assert_eq!(
-            reason(Hello {
-                to: StoreId(3),
-                ..HELLO
-            }),
-            "store"
-        );
-        assert_eq!(
-            reason(Hello {
-                from: StoreId(2),
-                ..HELLO
-            }),
-            "own_store"
-        );
+        assert_eq!(reason(Hello { protocol: 2, ..HELLO }), "protocol");
+        assert_eq!(reason(Hello { cluster: ClusterId(1), ..HELLO }), "cluster");
+        assert_eq!(reason(Hello { to: StoreId(3), ..HELLO }), "store");
+        assert_eq!(reason(Hello { from: StoreId(2), ..HELLO }), "own_store");
     }
 }

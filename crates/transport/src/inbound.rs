@@ -87,11 +87,7 @@ impl Inbound {
     /// Forgets a stream that has ended.
     pub(crate) fn remove(&self, slot: &Arc<Slot>) {
         let mut state = self.0.lock();
-        if state
-            .slots
-            .get(&slot.from)
-            .is_some_and(|current| Arc::ptr_eq(current, slot))
-        {
+        if state.slots.get(&slot.from).is_some_and(|current| Arc::ptr_eq(current, slot)) {
             state.slots.remove(&slot.from);
         }
     }
@@ -117,14 +113,7 @@ mod tests {
 
     fn hello(from: u64, incarnation: u64, attempt: u64) -> Hello {
         let (cluster, from, to) = (ClusterId(1), StoreId(from), StoreId(9));
-        Hello {
-            protocol: 1,
-            cluster,
-            from,
-            to,
-            incarnation,
-            attempt,
-        }
+        Hello { protocol: 1, cluster, from, to, incarnation, attempt }
     }
 
     #[test]
@@ -132,14 +121,8 @@ mod tests {
         let inbound = Inbound::default();
         let first = inbound.admit(&hello(1, 7, 5)).unwrap();
         let other = inbound.admit(&hello(2, 7, 5)).unwrap();
-        assert!(matches!(
-            inbound.admit(&hello(1, 7, 5)),
-            Err(Refusal::Stale { .. })
-        ));
-        assert!(matches!(
-            inbound.admit(&hello(1, 7, 4)),
-            Err(Refusal::Stale { .. })
-        ));
+        assert!(matches!(inbound.admit(&hello(1, 7, 5)), Err(Refusal::Stale { .. })));
+        assert!(matches!(inbound.admit(&hello(1, 7, 4)), Err(Refusal::Stale { .. })));
         assert_eq!(first.if_live(|| 1), Some(1));
 
         let second = inbound.admit(&hello(1, 7, 6)).unwrap();
@@ -149,25 +132,17 @@ mod tests {
 
         // The end of an old stream leaves the new one alone.
         inbound.remove(&first);
-        assert!(matches!(
-            inbound.admit(&hello(1, 3, 1)),
-            Err(Refusal::Stale { .. })
-        ));
+        assert!(matches!(inbound.admit(&hello(1, 3, 1)), Err(Refusal::Stale { .. })));
         inbound.close();
         assert_eq!(restarted.if_live(|| 1).or(other.if_live(|| 1)), None);
-        assert!(matches!(
-            inbound.admit(&hello(3, 1, 1)),
-            Err(Refusal::Stopping)
-        ));
+        assert!(matches!(inbound.admit(&hello(3, 1, 1)), Err(Refusal::Stopping)));
     }
 
     #[test]
     fn streams_are_bounded() {
         let inbound = Inbound::default();
         let admit = |from| inbound.admit(&hello(from, 1, 1));
-        let slots: Vec<_> = (0..INBOUND_STREAMS_MAX as u64)
-            .map(|n| admit(n).unwrap())
-            .collect();
+        let slots: Vec<_> = (0..INBOUND_STREAMS_MAX as u64).map(|n| admit(n).unwrap()).collect();
         assert!(matches!(admit(u64::MAX), Err(Refusal::TooMany)));
         inbound.remove(&slots[0]);
         assert!(admit(u64::MAX).is_ok());

@@ -68,10 +68,7 @@ impl Lanes {
 
     /// True if something waits in a lane that is `allowed` to send.
     pub(crate) fn has_work(&self, allowed: [bool; 3]) -> bool {
-        self.0
-            .iter()
-            .zip(allowed)
-            .any(|(lane, allowed)| allowed && !lane.messages.is_empty())
+        self.0.iter().zip(allowed).any(|(lane, allowed)| allowed && !lane.messages.is_empty())
     }
 
     /// Takes what enters the next frame. Control goes first, then data; bulk has an allowance of
@@ -81,10 +78,9 @@ impl Lanes {
         for class in Class::ALL {
             let lane = &mut self.0[class as usize];
             let (bytes_max, messages_max) = match class {
-                Class::Control | Class::Data => (
-                    options.frame_bytes_max,
-                    FRAME_MESSAGES_MAX - FRAME_BULK_MESSAGES,
-                ),
+                Class::Control | Class::Data => {
+                    (options.frame_bytes_max, FRAME_MESSAGES_MAX - FRAME_BULK_MESSAGES)
+                }
                 Class::Bulk => (options.frame_bulk_bytes_max, FRAME_MESSAGES_MAX),
             };
             if !allowed[class as usize] {
@@ -139,10 +135,7 @@ mod tests {
         }
     }
 
-    const LIMIT: LaneLimit = LaneLimit {
-        messages_max: 100,
-        bytes_max: 10_000,
-    };
+    const LIMIT: LaneLimit = LaneLimit { messages_max: 100, bytes_max: 10_000 };
 
     fn calls(batch: &Batch) -> Vec<u64> {
         batch.messages.iter().map(|message| message.call).collect()
@@ -158,10 +151,7 @@ mod tests {
         lanes.push(Class::Control, message(1, 36), LIMIT).unwrap();
         let batch = lanes.take([true; 3], &options());
         assert_eq!(calls(&batch), [1, 10, 20, 21]);
-        assert_eq!(
-            (batch.bytes, batch.bulk_bytes, batch.counts),
-            (400, 200, [1, 1, 2])
-        );
+        assert_eq!((batch.bytes, batch.bulk_bytes, batch.counts), (400, 200, [1, 1, 2]));
         assert_eq!(calls(&lanes.take([true, true, false], &options())), [0; 0]);
         assert_eq!(calls(&lanes.take([true; 3], &options())), [22, 23]);
     }
@@ -170,9 +160,7 @@ mod tests {
     fn a_message_larger_than_a_frame_travels_without_other_data() {
         let mut lanes = Lanes::default();
         for (call, bytes) in [(1, 10), (2, 5000), (3, 10)] {
-            lanes
-                .push(Class::Data, message(call, bytes), LIMIT)
-                .unwrap();
+            lanes.push(Class::Data, message(call, bytes), LIMIT).unwrap();
         }
         for expected in [1, 2, 3] {
             assert_eq!(calls(&lanes.take([true; 3], &options())), [expected]);
@@ -183,10 +171,7 @@ mod tests {
     #[test]
     fn a_lane_is_bounded_by_count_and_by_bytes() {
         let mut lanes = Lanes::default();
-        let few = LaneLimit {
-            messages_max: 2,
-            bytes_max: 1000,
-        };
+        let few = LaneLimit { messages_max: 2, bytes_max: 1000 };
         assert_eq!(lanes.push(Class::Data, message(1, 2000), few), Some(true));
         assert_eq!(lanes.push(Class::Data, message(2, 0), few), None);
         assert_eq!(lanes.push(Class::Control, message(3, 0), few), Some(true));

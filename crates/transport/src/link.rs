@@ -36,9 +36,7 @@ struct State {
 
 impl State {
     fn session(&self, work: &Arc<Notify>) -> Option<&Session> {
-        self.session
-            .as_ref()
-            .filter(|session| Arc::ptr_eq(&session.work, work))
+        self.session.as_ref().filter(|session| Arc::ptr_eq(&session.work, work))
     }
 }
 
@@ -58,11 +56,7 @@ enum Readiness {
 
 impl Link {
     pub(crate) fn new(peer: StoreId) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            state: Mutex::default(),
-            hurry: Notify::new(),
-        })
+        Arc::new(Self { peer, state: Mutex::default(), hurry: Notify::new() })
     }
 
     /// Queues a message.
@@ -81,10 +75,7 @@ impl Link {
         }
         let limit = shared.options.lanes[class as usize];
         let Some(was_empty) = state.lanes.push(class, message, limit) else {
-            return Err(SendError::Full {
-                store: self.peer,
-                class: class.name(),
-            });
+            return Err(SendError::Full { store: self.peer, class: class.name() });
         };
         shared.metrics.queue_depth[class as usize].inc();
         match &state.session {
@@ -111,16 +102,9 @@ impl Link {
     /// Starts a session; its frames flow once it is [`Self::open`]ed.
     pub(crate) fn start_session(self: &Arc<Self>, shared: &Arc<Shared>) -> FrameSource {
         let work = Arc::new(Notify::new());
-        let session = Session {
-            work: Arc::clone(&work),
-            open: false,
-        };
+        let session = Session { work: Arc::clone(&work), open: false };
         self.state.lock().session = Some(session);
-        FrameSource {
-            link: Arc::clone(self),
-            shared: Arc::clone(shared),
-            work,
-        }
+        FrameSource { link: Arc::clone(self), shared: Arc::clone(shared), work }
     }
 
     /// The peer accepted the session.
@@ -146,10 +130,7 @@ impl Link {
 
     /// True if the open session is owed an ack for too long.
     pub(crate) fn is_stalled(&self, shared: &Shared) -> bool {
-        self.state
-            .lock()
-            .window
-            .is_stalled(shared.runtime.now(), &shared.options)
+        self.state.lock().window.is_stalled(shared.runtime.now(), &shared.options)
     }
 
     /// Ends the session and drops what waited and what was under way. With `ended`, later sends
@@ -190,9 +171,7 @@ impl Link {
         if batch.messages.is_empty() {
             return None;
         }
-        let sequence = state
-            .window
-            .sent(batch.bytes, batch.bulk_bytes, shared.runtime.now());
+        let sequence = state.window.sent(batch.bytes, batch.bulk_bytes, shared.runtime.now());
         drop(state);
         let metrics = &shared.metrics;
         metrics.frames_sent.inc();

@@ -44,9 +44,7 @@ impl TransportMetrics {
         let registry = registry.sub_registry_with_prefix("cribwork_transport");
         let messages_sent = Family::<ClassLabel, Counter>::default();
         let queue_depth = Family::<ClassLabel, Gauge>::default();
-        let label = |class: Class| ClassLabel {
-            class: class.name(),
-        };
+        let label = |class: Class| ClassLabel { class: class.name() };
         let metrics = Self {
             messages_sent: Class::ALL.map(|class| messages_sent.get_or_create_owned(&label(class))),
             queue_depth: Class::ALL.map(|class| queue_depth.get_or_create_owned(&label(class))),
@@ -64,61 +62,25 @@ impl TransportMetrics {
         };
         let m = &metrics;
         let counters = [
-            (
-                "frames_sent",
-                "Frames handed to the network",
-                &m.frames_sent,
-            ),
-            (
-                "bytes_sent",
-                "Payload and overhead handed to the network",
-                &m.bytes_sent,
-            ),
-            (
-                "messages_received",
-                "Messages handed to the handler",
-                &m.messages_received,
-            ),
-            (
-                "frames_received",
-                "Frames handed to the handler",
-                &m.frames_received,
-            ),
-            (
-                "bytes_received",
-                "Payload and overhead handed to the handler",
-                &m.bytes_received,
-            ),
-            (
-                "streams_opened",
-                "Outbound streams that a peer accepted",
-                &m.streams_opened,
-            ),
-            (
-                "reconnects",
-                "Outbound streams accepted after an earlier one broke",
-                &m.reconnects,
-            ),
+            ("frames_sent", "Frames handed to the network", &m.frames_sent),
+            ("bytes_sent", "Payload and overhead handed to the network", &m.bytes_sent),
+            ("messages_received", "Messages handed to the handler", &m.messages_received),
+            ("frames_received", "Frames handed to the handler", &m.frames_received),
+            ("bytes_received", "Payload and overhead handed to the handler", &m.bytes_received),
+            ("streams_opened", "Outbound streams that a peer accepted", &m.streams_opened),
+            ("reconnects", "Outbound streams accepted after an earlier one broke", &m.reconnects),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        registry.register(
-            "messages_sent",
-            "Messages handed to the network",
-            messages_sent,
-        );
+        registry.register("messages_sent", "Messages handed to the network", messages_sent);
         registry.register("queue_depth", "Messages that wait for a frame", queue_depth);
         registry.register(
             "frames_in_flight",
             "Frames sent and not acknowledged",
             m.frames_in_flight.clone(),
         );
-        registry.register(
-            "messages_dropped",
-            "Messages not sent, by reason",
-            m.dropped.clone(),
-        );
+        registry.register("messages_dropped", "Messages not sent, by reason", m.dropped.clone());
         registry.register(
             "stream_failures",
             "Outbound streams that did not open or broke, by error code",
@@ -133,26 +95,16 @@ impl TransportMetrics {
     }
 
     pub(crate) fn send_failed(&self, error: &SendError) {
-        self.dropped
-            .get_or_create(&ReasonLabel {
-                reason: error.code(),
-            })
-            .inc();
+        self.dropped.get_or_create(&ReasonLabel { reason: error.code() }).inc();
     }
 
     pub(crate) fn dropped_on_disconnect(&self, messages: usize) {
-        let label = ReasonLabel {
-            reason: "disconnected",
-        };
+        let label = ReasonLabel { reason: "disconnected" };
         self.dropped.get_or_create(&label).inc_by(messages as u64);
     }
 
     pub(crate) fn stream_failed(&self, error: &TransportError) {
-        self.failures
-            .get_or_create(&ReasonLabel {
-                reason: error.code(),
-            })
-            .inc();
+        self.failures.get_or_create(&ReasonLabel { reason: error.code() }).inc();
     }
 
     pub(crate) fn handshake_refused(&self, reason: &'static str) {
@@ -171,8 +123,6 @@ impl TransportMetrics {
     }
 
     pub(crate) fn failures(&self, code: &'static str) -> u64 {
-        self.failures
-            .get_or_create(&ReasonLabel { reason: code })
-            .get()
+        self.failures.get_or_create(&ReasonLabel { reason: code }).get()
     }
 }

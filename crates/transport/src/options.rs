@@ -89,18 +89,9 @@ impl Default for TransportOptions {
         const MIB: usize = 1024 * 1024;
         Self {
             lanes: [
-                LaneLimit {
-                    messages_max: 16 * 1024,
-                    bytes_max: 16 * MIB,
-                },
-                LaneLimit {
-                    messages_max: 16 * 1024,
-                    bytes_max: 64 * MIB,
-                },
-                LaneLimit {
-                    messages_max: 1024,
-                    bytes_max: 16 * MIB,
-                },
+                LaneLimit { messages_max: 16 * 1024, bytes_max: 16 * MIB },
+                LaneLimit { messages_max: 16 * 1024, bytes_max: 64 * MIB },
+                LaneLimit { messages_max: 1024, bytes_max: 16 * MIB },
             ],
             frame_bytes_max: MIB / 2,
             frame_bulk_bytes_max: MIB / 8,

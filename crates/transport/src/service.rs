@@ -57,16 +57,13 @@ impl Peer for PeerService {
             owed_bytes: 0,
             ack_due: None,
         };
-        Ok(Response::new(Box::pin(futures::stream::unfold(
-            Some(receiver),
-            |receiver| async {
-                let mut receiver = receiver?;
-                match receiver.next_ack().await {
-                    Ok(ack) => ack.map(|ack| (Ok(ack), Some(receiver))),
-                    Err(status) => Some((Err(status), None)),
-                }
-            },
-        ))))
+        Ok(Response::new(Box::pin(futures::stream::unfold(Some(receiver), |receiver| async {
+            let mut receiver = receiver?;
+            match receiver.next_ack().await {
+                Ok(ack) => ack.map(|ack| (Ok(ack), Some(receiver))),
+                Err(status) => Some((Err(status), None)),
+            }
+        }))))
     }
 }
 
@@ -116,9 +113,7 @@ impl Receiver {
         self.owed_frames = 0;
         self.owed_bytes = 0;
         self.ack_due = None;
-        Ack {
-            sequence: self.received,
-        }
+        Ack { sequence: self.received }
     }
 
     fn take(&mut self, frame: Frame) -> Result<(), Status> {
@@ -133,11 +128,7 @@ impl Receiver {
         metrics.messages_received.inc_by(messages.len() as u64);
         metrics.bytes_received.inc_by(bytes as u64);
         let handler = &self.shared.handler;
-        let deliver = || {
-            messages
-                .into_iter()
-                .for_each(|message| handler.on_message(from, message))
-        };
+        let deliver = || messages.into_iter().for_each(|message| handler.on_message(from, message));
         self.slot.if_live(deliver).ok_or_else(superseded)?;
         self.received += 1;
         self.owed_frames += 1;

@@ -46,10 +46,7 @@ impl Shared {
     /// Removes a link whose task ends.
     pub(crate) fn forget(&self, link: &Arc<Link>) {
         let mut links = self.links.write();
-        if links
-            .get(&link.peer)
-            .is_some_and(|current| Arc::ptr_eq(current, link))
-        {
+        if links.get(&link.peer).is_some_and(|current| Arc::ptr_eq(current, link)) {
             links.remove(&link.peer);
         }
     }
@@ -104,9 +101,7 @@ impl Transport {
             attempts: AtomicU64::new(1),
             refusal_logged: Mutex::default(),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Queues a message for `to` and returns at once. `Ok` promises nothing but order within range
@@ -115,19 +110,11 @@ impl Transport {
     /// # Errors
     /// [`SendError`]; the message was not queued.
     pub fn send(&self, to: StoreId, class: Class, message: Message) -> Result<(), SendError> {
-        let (bytes, max) = (
-            message.payload.len(),
-            TransportOptions::payload_bytes_max(class),
-        );
+        let (bytes, max) = (message.payload.len(), TransportOptions::payload_bytes_max(class));
         let result = if bytes > max {
-            Err(SendError::TooLarge {
-                class: class.name(),
-                bytes,
-                max,
-            })
+            Err(SendError::TooLarge { class: class.name(), bytes, max })
         } else {
-            self.link(to)
-                .and_then(|link| link.send(class, message, &self.shared))
+            self.link(to).and_then(|link| link.send(class, message, &self.shared))
         };
         result.inspect_err(|error| self.shared.metrics.send_failed(error))
     }

@@ -46,14 +46,10 @@ impl Window {
 
     /// Takes a cumulative ack; answers how many frames it covers.
     pub(crate) fn acked(&mut self, sequence: u64, now: Duration) -> Result<usize, TransportError> {
-        let covered = sequence
-            .checked_sub(self.acked)
-            .and_then(|n| usize::try_from(n).ok());
+        let covered = sequence.checked_sub(self.acked).and_then(|n| usize::try_from(n).ok());
         let covered = covered
             .filter(|covered| *covered <= self.frames.len())
-            .ok_or(TransportError::Protocol {
-                why: "an ack for a frame that is not under way",
-            })?;
+            .ok_or(TransportError::Protocol { why: "an ack for a frame that is not under way" })?;
         for frame in self.frames.drain(..covered) {
             self.bytes -= frame.bytes;
             self.bulk_bytes -= frame.bulk_bytes;

@@ -55,10 +55,7 @@ impl Reader {
     pub fn version(&mut self, known: u8) -> Result<(), CodecError> {
         let version = self.u8()?;
         if version != known {
-            return Err(CodecError::UnknownVersion {
-                what: self.what,
-                version,
-            });
+            return Err(CodecError::UnknownVersion { what: self.what, version });
         }
         Ok(())
     }
@@ -78,18 +75,12 @@ impl Reader {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(CodecError::Malformed {
-            what: self.what,
-            why: "bytes left over",
-        })
+        Err(CodecError::Malformed { what: self.what, why: "bytes left over" })
     }
 
     /// An error that names what is being read.
     pub fn malformed(&self, why: &'static str) -> CodecError {
-        CodecError::Malformed {
-            what: self.what,
-            why,
-        }
+        CodecError::Malformed { what: self.what, why }
     }
 }
 

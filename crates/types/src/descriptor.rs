@@ -54,26 +54,17 @@ pub struct RangeDescriptor {
 impl RangeDescriptor {
     /// The member on `store`.
     pub fn replica_on(&self, store: StoreId) -> Option<ReplicaDescriptor> {
-        self.replicas
-            .iter()
-            .copied()
-            .find(|replica| replica.store == store)
+        self.replicas.iter().copied().find(|replica| replica.store == store)
     }
 
     /// The member with this id.
     pub fn replica(&self, id: ReplicaId) -> Option<ReplicaDescriptor> {
-        self.replicas
-            .iter()
-            .copied()
-            .find(|replica| replica.id == id)
+        self.replicas.iter().copied().find(|replica| replica.id == id)
     }
 
     /// Members that vote.
     pub fn voters(&self) -> impl Iterator<Item = ReplicaDescriptor> + '_ {
-        self.replicas
-            .iter()
-            .copied()
-            .filter(|replica| replica.role == ReplicaRole::Voter)
+        self.replicas.iter().copied().filter(|replica| replica.role == ReplicaRole::Voter)
     }
 
     /// The bytes on disk: version, id, epoch, bounds, replicas.
@@ -102,14 +93,8 @@ impl RangeDescriptor {
         let mut reader = Reader::new("range descriptor", bytes);
         reader.version(VERSION)?;
         let id = RangeId(reader.u64()?);
-        let epoch = RangeEpoch {
-            conf_ver: reader.u64()?,
-            version: reader.u64()?,
-        };
-        let span = KeyRange {
-            start: reader.bytes()?,
-            end: reader.bytes()?,
-        };
+        let epoch = RangeEpoch { conf_ver: reader.u64()?, version: reader.u64()? };
+        let span = KeyRange { start: reader.bytes()?, end: reader.bytes()? };
         let count = reader.u32()? as usize;
         if count > reader.remaining() {
             return Err(reader.malformed("more replicas than bytes"));
@@ -125,12 +110,7 @@ impl RangeDescriptor {
             replicas.push(ReplicaDescriptor { id, store, role });
         }
         reader.finish()?;
-        Ok(Self {
-            id,
-            span,
-            epoch,
-            replicas,
-        })
+        Ok(Self { id, span, epoch, replicas })
     }
 }
 
@@ -142,16 +122,9 @@ mod tests {
         RangeDescriptor {
             id: RangeId(7),
             span: KeyRange::new(crate::key::encode(b"a"), crate::key::encode(b"m")),
-            epoch: RangeEpoch {
-                conf_ver: 3,
-                version: 9,
-            },
+            epoch: RangeEpoch { conf_ver: 3, version: 9 },
             replicas: vec![
-                ReplicaDescriptor {
-                    id: ReplicaId(1),
-                    store: StoreId(1),
-                    role: ReplicaRole::Voter,
-                },
+                ReplicaDescriptor { id: ReplicaId(1), store: StoreId(1), role: ReplicaRole::Voter },
                 ReplicaDescriptor {
                     id: ReplicaId(5),
                     store: StoreId(2),
@@ -163,20 +136,13 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        assert_eq!(
-            RangeDescriptor::decode(sample().encode()).unwrap(),
-            sample()
-        );
+        assert_eq!(RangeDescriptor::decode(sample().encode()).unwrap(), sample());
     }
 
     /// Golden bytes: a change here breaks every store on disk, so it needs a new version byte.
     #[test]
     fn format_version_1_is_frozen() {
-        let hex: String = sample()
-            .encode()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = sample().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
             "01000000000000000700000000000000030000000000000009\
@@ -190,10 +156,7 @@ mod tests {
     fn every_truncation_is_an_error() {
         let bytes = sample().encode();
         for length in 0..bytes.len() {
-            assert!(
-                RangeDescriptor::decode(bytes.slice(..length)).is_err(),
-                "{length}"
-            );
+            assert!(RangeDescriptor::decode(bytes.slice(..length)).is_err(), "{length}");
         }
     }
 }

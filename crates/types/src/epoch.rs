@@ -14,10 +14,7 @@ pub struct RangeEpoch {
 
 impl RangeEpoch {
     /// The epoch of a range that has just been made.
-    pub const INITIAL: RangeEpoch = RangeEpoch {
-        conf_ver: 1,
-        version: 1,
-    };
+    pub const INITIAL: RangeEpoch = RangeEpoch { conf_ver: 1, version: 1 };
 
     /// True if `self` is older than `other` in either part: what `self` describes no longer exists.
     pub fn is_behind(&self, other: &RangeEpoch) -> bool {

@@ -52,23 +52,15 @@ pub fn decode_prefix(bytes: &[u8]) -> Result<(Vec<u8>, usize), CodecError> {
     let mut key = Vec::with_capacity(bytes.len());
     let mut at = 0;
     loop {
-        let group = bytes
-            .get(at..at + CODED_GROUP)
-            .ok_or(CodecError::Truncated { what: WHAT })?;
+        let group = bytes.get(at..at + CODED_GROUP).ok_or(CodecError::Truncated { what: WHAT })?;
         at += CODED_GROUP;
         let padding = usize::from(MARKER - group[GROUP]);
         if padding > GROUP {
-            return Err(CodecError::Malformed {
-                what: WHAT,
-                why: "bad group marker",
-            });
+            return Err(CodecError::Malformed { what: WHAT, why: "bad group marker" });
         }
         let (data, pad) = group[..GROUP].split_at(GROUP - padding);
         if pad.iter().any(|byte| *byte != 0) {
-            return Err(CodecError::Malformed {
-                what: WHAT,
-                why: "padding is not zero",
-            });
+            return Err(CodecError::Malformed { what: WHAT, why: "padding is not zero" });
         }
         key.extend_from_slice(data);
         if padding > 0 {
@@ -84,10 +76,7 @@ pub fn decode_prefix(bytes: &[u8]) -> Result<(Vec<u8>, usize), CodecError> {
 pub fn decode(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
     let (key, used) = decode_prefix(bytes)?;
     if used != bytes.len() {
-        return Err(CodecError::Malformed {
-            what: WHAT,
-            why: "bytes after the last group",
-        });
+        return Err(CodecError::Malformed { what: WHAT, why: "bytes after the last group" });
     }
     Ok(key)
 }
@@ -110,10 +99,7 @@ pub fn encode_versioned(key: &[u8], ts: Timestamp) -> Vec<u8> {
 /// # Errors
 /// [`CodecError::Truncated`] if there is no room for a timestamp.
 pub fn split_versioned(bytes: &[u8]) -> Result<(&[u8], Timestamp), CodecError> {
-    let at = bytes
-        .len()
-        .checked_sub(8)
-        .ok_or(CodecError::Truncated { what: WHAT })?;
+    let at = bytes.len().checked_sub(8).ok_or(CodecError::Truncated { what: WHAT })?;
     let (encoded, inverted) = bytes.split_at(at);
     let mut raw = [0; 8];
     raw.copy_from_slice(inverted);
@@ -146,18 +132,9 @@ mod tests {
     fn refuses_what_no_encoder_writes() {
         assert!(decode(b"").is_err());
         assert!(decode(b"abc").is_err());
-        assert!(
-            decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0xF6]).is_err(),
-            "padding over 8"
-        );
-        assert!(
-            decode(&[1, 0, 0, 0, 0, 0, 0, 0, 0xF7]).is_err(),
-            "dirty padding"
-        );
-        assert!(
-            decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0xFF]).is_err(),
-            "no last group"
-        );
+        assert!(decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0xF6]).is_err(), "padding over 8");
+        assert!(decode(&[1, 0, 0, 0, 0, 0, 0, 0, 0xF7]).is_err(), "dirty padding");
+        assert!(decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0xFF]).is_err(), "no last group");
         assert!(is_bound(b"") && !is_bound(b"k"));
     }
 

@@ -17,10 +17,7 @@ pub struct KeyRange {
 impl KeyRange {
     /// Builds an interval.
     pub fn new(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
-        Self {
-            start: start.into(),
-            end: end.into(),
-        }
+        Self { start: start.into(), end: end.into() }
     }
 
     /// Every key.
@@ -87,10 +84,7 @@ mod tests {
 
     #[test]
     fn intersections() {
-        assert_eq!(
-            range("a", "m").intersection(&range("c", "")),
-            range("c", "m")
-        );
+        assert_eq!(range("a", "m").intersection(&range("c", "")), range("c", "m"));
         assert!(!range("a", "c").overlaps(&range("c", "d")));
         assert!(range("a", "c").overlaps(&range("b", "")));
         assert!(range("a", "").covers(&range("b", "c")));

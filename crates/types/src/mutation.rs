@@ -46,14 +46,8 @@ impl Cf {
 
     /// The families that hold user data: the part of each that lies inside a range's bounds moves,
     /// splits and is deleted with the range.
-    pub const DATA: [Cf; 6] = [
-        Cf::Lock,
-        Cf::Write,
-        Cf::Default,
-        Cf::Raw,
-        Cf::RawLock,
-        Cf::RawWrite,
-    ];
+    pub const DATA: [Cf; 6] =
+        [Cf::Lock, Cf::Write, Cf::Default, Cf::Raw, Cf::RawLock, Cf::RawWrite];
 
     /// The family's name on disk and in metrics.
     pub const fn name(self) -> &'static str {
@@ -141,19 +135,9 @@ impl Mutation {
         let cf = Cf::from_number(reader.u8()?).ok_or(reader.malformed("unknown column family"))?;
         let key = reader.bytes()?;
         Ok(match kind {
-            0 => Mutation::Put {
-                cf,
-                key,
-                value: reader.bytes()?,
-            },
+            0 => Mutation::Put { cf, key, value: reader.bytes()? },
             1 => Mutation::Delete { cf, key },
-            2 => Mutation::DeleteRange {
-                cf,
-                range: KeyRange {
-                    start: key,
-                    end: reader.bytes()?,
-                },
-            },
+            2 => Mutation::DeleteRange { cf, range: KeyRange { start: key, end: reader.bytes()? } },
             _ => return Err(reader.malformed("unknown mutation")),
         })
     }
@@ -174,19 +158,12 @@ impl WriteBatch {
 
     /// Adds a put.
     pub fn put(&mut self, cf: Cf, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.mutations.push(Mutation::Put {
-            cf,
-            key: key.into(),
-            value: value.into(),
-        });
+        self.mutations.push(Mutation::Put { cf, key: key.into(), value: value.into() });
     }
 
     /// Adds a delete.
     pub fn delete(&mut self, cf: Cf, key: impl Into<Bytes>) {
-        self.mutations.push(Mutation::Delete {
-            cf,
-            key: key.into(),
-        });
+        self.mutations.push(Mutation::Delete { cf, key: key.into() });
     }
 
     /// Adds a range delete.

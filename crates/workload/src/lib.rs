@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Workloads: programs that load a cluster and, where they can, prove that it kept its promises.
+//!
+//! * [`run_bank`] moves money between accounts in transactions, and afterwards holds every answer
+//!   that it got against what the cluster stores.
+//! * [`run_kv`] reads and writes single keys in a closed loop and measures.
+//!
+//! Data flow of both: `setup` splits the workload's own keys into ranges; `drive` runs the workers
+//! against the clock and fills a [`Summary`] from their `meter`s and the shared `gaps`; bank's
+//! `checker` then compares the outcomes that the workers recorded with one scan of the data.
+//!
+//! Clock and tasks come from the [`cribwork_types::Runtime`] of the caller, choices from a seed.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may unwrap"))]
+
+mod bank;
+mod drive;
+mod error;
+mod gaps;
+mod keyspace;
+mod kv;
+mod meter;
+mod options;
+mod progress;
+mod setup;
+
+pub use bank::{BankOptions, BankReport, Verdict, run_bank};
+pub use error::WorkloadError;
+pub use kv::{Api, Distribution, KvOptions, KvReport, run_kv};
+pub use meter::Summary;
+pub use options::CommonOptions;

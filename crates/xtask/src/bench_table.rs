@@ -24,10 +24,7 @@ pub fn render_repository(root: &Path) -> anyhow::Result<String> {
         .context("cargo metadata failed")?;
     let directory = metadata.target_directory.join("criterion");
     let rows = read(directory.as_std_path())?;
-    ensure!(
-        !rows.is_empty(),
-        "no benchmark results below {directory}: run `cargo bench` first"
-    );
+    ensure!(!rows.is_empty(), "no benchmark results below {directory}: run `cargo bench` first");
     Ok(render(&rows))
 }
 
@@ -49,10 +46,7 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Row>> {
         for entry in entries {
             let path = entry?.path();
             if path.is_dir() && path.ends_with("new") && path.join("estimates.json").exists() {
-                rows.push(row(
-                    &parse(&path, "benchmark.json")?,
-                    &parse(&path, "estimates.json")?,
-                )?);
+                rows.push(row(&parse(&path, "benchmark.json")?, &parse(&path, "estimates.json")?)?);
             } else if path.is_dir() {
                 pending.push(path);
             }
@@ -71,17 +65,12 @@ fn parse(directory: &Path, name: &str) -> anyhow::Result<Value> {
 
 fn row(benchmark: &Value, estimates: &Value) -> anyhow::Result<Row> {
     let median = &estimates["median"];
-    let ns = median["point_estimate"]
-        .as_f64()
-        .context("estimates.json has no median")?;
+    let ns = median["point_estimate"].as_f64().context("estimates.json has no median")?;
     let interval = &median["confidence_interval"];
     let bound = |name: &str| interval[name].as_f64().unwrap_or(ns);
     let half_width = (bound("upper_bound") - bound("lower_bound")) / 2.0;
     Ok(Row {
-        name: benchmark["full_id"]
-            .as_str()
-            .context("benchmark.json has no full_id")?
-            .to_owned(),
+        name: benchmark["full_id"].as_str().context("benchmark.json has no full_id")?.to_owned(),
         time: format!("{} ±{:.1}%", duration(ns), 100.0 * half_width / ns),
         throughput: throughput(&benchmark["throughput"], ns),
     })
@@ -102,11 +91,7 @@ fn throughput(stated: &Value, ns: f64) -> String {
         per_second(&both["bytes"]).map(bytes),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() {
-        "-".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }
 
 fn duration(ns: f64) -> String {
@@ -128,26 +113,14 @@ fn scaled(value: f64, gap: &str) -> String {
 }
 
 fn render(rows: &[Row]) -> String {
-    let header = Row {
-        name: "benchmark".into(),
-        time: "time".into(),
-        throughput: "rate".into(),
-    };
+    let header = Row { name: "benchmark".into(), time: "time".into(), throughput: "rate".into() };
     let all = || std::iter::once(&header).chain(rows);
     let name_width = all().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let time_width = all().map(|row| row.time.chars().count()).max().unwrap_or(0);
     let mut table = String::new();
-    for Row {
-        name,
-        time,
-        throughput,
-    } in all()
-    {
-        writeln!(
-            table,
-            "{name:<name_width$}  {time:>time_width$}  {throughput}"
-        )
-        .expect("writing to a String cannot fail");
+    for Row { name, time, throughput } in all() {
+        writeln!(table, "{name:<name_width$}  {time:>time_width$}  {throughput}")
+            .expect("writing to a String cannot fail");
     }
     table
 }
@@ -198,10 +171,7 @@ mod tests {
             (r#"{"Bytes": 4096}"#, "4.10 GB/s"),
             (r#"{"BytesDecimal": 4096}"#, "4.10 GB/s"),
             (r#"{"Bits": 8}"#, "8.00 Mbit/s"),
-            (
-                r#"{"ElementsAndBytes": {"elements": 2, "bytes": 100}}"#,
-                "2.00M op/s, 100.00 MB/s",
-            ),
+            (r#"{"ElementsAndBytes": {"elements": 2, "bytes": 100}}"#, "2.00M op/s, 100.00 MB/s"),
             ("null", "-"),
         ] {
             assert_eq!(throughput(&json(stated), 1000.0), expected);
@@ -214,11 +184,6 @@ mod tests {
         let root = root.path();
         assert!(read(&root.join("absent")).is_err());
         save(root, "a/new", r#"{"full_id": "a"}"#, r#"{"mean": {}}"#);
-        assert!(
-            read(root)
-                .expect_err("no median")
-                .to_string()
-                .contains("no median")
-        );
+        assert!(read(root).expect_err("no median").to_string().contains("no median"));
     }
 }

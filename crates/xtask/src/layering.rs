@@ -28,15 +28,9 @@ pub const LAYERS: &[(&str, Uses)] = &[
     ("cribwork-proto", Uses::Crates(&["cribwork-types"])),
     ("cribwork-router", Uses::Crates(&["cribwork-types"])),
     ("cribwork-mvcc", Uses::Crates(&["cribwork-types"])),
-    (
-        "cribwork-placement",
-        Uses::Crates(&["cribwork-types", "cribwork-router"]),
-    ),
+    ("cribwork-placement", Uses::Crates(&["cribwork-types", "cribwork-router"])),
     ("cribwork-engine", Uses::Crates(&["cribwork-types"])),
-    (
-        "cribwork-transport",
-        Uses::Crates(&["cribwork-types", "cribwork-proto"]),
-    ),
+    ("cribwork-transport", Uses::Crates(&["cribwork-types", "cribwork-proto"])),
     (
         "cribwork-multiraft",
         Uses::Crates(&["cribwork-engine", "cribwork-transport", "cribwork-router"]),
@@ -45,15 +39,9 @@ pub const LAYERS: &[(&str, Uses)] = &[
         "cribwork-server",
         Uses::Crates(&["cribwork-multiraft", "cribwork-placement", "cribwork-mvcc"]),
     ),
-    (
-        "cribwork-client",
-        Uses::Crates(&["cribwork-types", "cribwork-proto", "cribwork-router"]),
-    ),
+    ("cribwork-client", Uses::Crates(&["cribwork-types", "cribwork-proto", "cribwork-router"])),
     ("cribwork-workload", Uses::Crates(&["cribwork-client"])),
-    (
-        "cribwork-cli",
-        Uses::Crates(&["cribwork-server", "cribwork-client", "cribwork-workload"]),
-    ),
+    ("cribwork-cli", Uses::Crates(&["cribwork-server", "cribwork-client", "cribwork-workload"])),
     ("cribwork-xtask", Uses::Crates(&[])),
     ("cribwork-tests", Uses::Any),
     ("cribwork-benches", Uses::Any),
@@ -149,11 +137,7 @@ fn arrows(member: &Crate, members: &BTreeSet<&str>, findings: &mut Vec<String>) 
                 "{} -> {to}: not an allowed arrow ({} may use: {})",
                 member.name,
                 member.name,
-                if listed.is_empty() {
-                    "no workspace crate"
-                } else {
-                    &listed
-                }
+                if listed.is_empty() { "no workspace crate" } else { &listed }
             ));
         }
     }
@@ -161,12 +145,7 @@ fn arrows(member: &Crate, members: &BTreeSet<&str>, findings: &mut Vec<String>) 
 
 /// All that `name` may use, following rows transitively.
 fn closure(name: &str) -> BTreeSet<&'static str> {
-    let row = |name: &str| {
-        LAYERS
-            .iter()
-            .find(|(row, _)| *row == name)
-            .map(|(_, uses)| *uses)
-    };
+    let row = |name: &str| LAYERS.iter().find(|(row, _)| *row == name).map(|(_, uses)| *uses);
     let mut reached = BTreeSet::new();
     let mut pending = vec![row(name)];
     while let Some(next) = pending.pop() {
@@ -188,10 +167,7 @@ fn owners(member: &Crate, findings: &mut Vec<String>) {
                 rest.is_empty() || rest.starts_with('-') || rest.starts_with('_')
             });
             if family && member.name != *owner {
-                findings.push(format!(
-                    "{} -> {to}: only {owner} may depend on it",
-                    member.name
-                ));
+                findings.push(format!("{} -> {to}: only {owner} may depend on it", member.name));
             }
         }
     }
@@ -203,20 +179,13 @@ fn cycle(crates: &[Crate], members: &BTreeSet<&str>) -> Option<String> {
     let graph: BTreeMap<&str, Vec<&str>> = crates
         .iter()
         .map(|member| {
-            let arrows = member
-                .dependencies
-                .iter()
-                .filter(|(_, kind)| *kind != Kind::Dev);
-            let targets = arrows
-                .map(|(to, _)| to.as_str())
-                .filter(|to| members.contains(to));
+            let arrows = member.dependencies.iter().filter(|(_, kind)| *kind != Kind::Dev);
+            let targets = arrows.map(|(to, _)| to.as_str()).filter(|to| members.contains(to));
             (member.name.as_str(), targets.collect())
         })
         .collect();
     let mut done = BTreeSet::new();
-    graph
-        .keys()
-        .find_map(|start| visit(start, &graph, &mut Vec::new(), &mut done))
+    graph.keys().find_map(|start| visit(start, &graph, &mut Vec::new(), &mut done))
 }
 
 fn visit<'a>(
@@ -231,10 +200,7 @@ fn visit<'a>(
     }
     if !done.contains(at) {
         path.push(at);
-        let found = graph
-            .get(at)?
-            .iter()
-            .find_map(|to| visit(to, graph, path, done));
+        let found = graph.get(at)?.iter().find_map(|to| visit(to, graph, path, done));
         if found.is_some() {
             return found;
         }
@@ -251,10 +217,7 @@ mod tests {
     fn member(name: &str, dependencies: &[(&str, Kind)]) -> Crate {
         Crate {
             name: format!("cribwork-{name}"),
-            dependencies: dependencies
-                .iter()
-                .map(|(to, kind)| (to.to_string(), *kind))
-                .collect(),
+            dependencies: dependencies.iter().map(|(to, kind)| (to.to_string(), *kind)).collect(),
         }
     }
 
@@ -262,14 +225,8 @@ mod tests {
     fn allowed_arrows_pass_directly_and_transitively() {
         let crates = [
             member("types", &[("bytes", Kind::Normal)]),
-            member(
-                "engine",
-                &[("cribwork-types", Kind::Normal), ("rocksdb", Kind::Normal)],
-            ),
-            member(
-                "multiraft",
-                &[("cribwork-types", Kind::Normal), ("openraft", Kind::Normal)],
-            ),
+            member("engine", &[("cribwork-types", Kind::Normal), ("rocksdb", Kind::Normal)]),
+            member("multiraft", &[("cribwork-types", Kind::Normal), ("openraft", Kind::Normal)]),
             member("server", &[("cribwork-engine", Kind::Normal)]),
             member("cli", &[("cribwork-engine", Kind::Build)]),
         ];
@@ -279,16 +236,11 @@ mod tests {
     #[test]
     fn a_wrong_arrow_is_named_for_normal_and_build_but_not_dev() {
         for (kind, expected) in [(Kind::Normal, 1), (Kind::Build, 1), (Kind::Dev, 0)] {
-            let crates = [
-                member("mvcc", &[("cribwork-engine", kind)]),
-                member("engine", &[]),
-            ];
+            let crates = [member("mvcc", &[("cribwork-engine", kind)]), member("engine", &[])];
             let findings = check(&crates);
             assert_eq!(findings.len(), expected, "{kind:?}: {findings:?}");
             assert!(
-                findings
-                    .iter()
-                    .all(|f| f.starts_with("cribwork-mvcc -> cribwork-engine: ")),
+                findings.iter().all(|f| f.starts_with("cribwork-mvcc -> cribwork-engine: ")),
                 "{findings:?}"
             );
         }
@@ -296,10 +248,7 @@ mod tests {
 
     #[test]
     fn the_checker_itself_uses_no_workspace_crate() {
-        let crates = [
-            member("xtask", &[("cribwork-types", Kind::Normal)]),
-            member("types", &[]),
-        ];
+        let crates = [member("xtask", &[("cribwork-types", Kind::Normal)]), member("types", &[])];
         assert!(check(&crates)[0].contains("may use: no workspace crate"));
     }
 
@@ -316,14 +265,8 @@ mod tests {
     #[test]
     fn rocksdb_and_openraft_have_one_owner_each_even_for_tests() {
         let crates = [
-            member(
-                "server",
-                &[("rocksdb", Kind::Dev), ("openraft-multi", Kind::Normal)],
-            ),
-            member(
-                "engine",
-                &[("rocksdb", Kind::Normal), ("openraft", Kind::Normal)],
-            ),
+            member("server", &[("rocksdb", Kind::Dev), ("openraft-multi", Kind::Normal)]),
+            member("engine", &[("rocksdb", Kind::Normal), ("openraft", Kind::Normal)]),
         ];
         assert_eq!(
             check(&crates),
@@ -358,10 +301,7 @@ mod tests {
             let lower: Vec<&str> = LAYERS[..position].iter().map(|(row, _)| *row).collect();
             assert!(!lower.contains(name), "{name} has two rows");
             if let Uses::Crates(uses) = uses {
-                assert!(
-                    uses.iter().all(|used| lower.contains(used)),
-                    "{name} looks upwards"
-                );
+                assert!(uses.iter().all(|used| lower.contains(used)), "{name} looks upwards");
             }
         }
     }

@@ -49,10 +49,7 @@ pub fn check_repository(root: &Path) -> anyhow::Result<Vec<Finding>> {
 /// Checks one file; `path` is from the repository's root, with `/`. Files that are not of a known text
 /// format give no findings.
 pub fn check_file(path: &str, text: &str) -> Vec<Finding> {
-    let mut report = Report {
-        path,
-        findings: Vec::new(),
-    };
+    let mut report = Report { path, findings: Vec::new() };
     if policy::is_text(path) {
         forms::check(text, &mut report);
     }
@@ -70,11 +67,7 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn add(&mut self, line: usize, message: impl Into<String>) {
-        self.findings.push(Finding {
-            path: self.path.to_owned(),
-            line,
-            message: message.into(),
-        });
+        self.findings.push(Finding { path: self.path.to_owned(), line, message: message.into() });
     }
 }
 

@@ -48,8 +48,7 @@ impl GatedEngine {
     /// Blocks until the worker hangs in a sync.
     fn wait_until_stuck(&self) {
         let mut gate = self.gate.lock();
-        self.changed
-            .wait_while(&mut gate, |gate| gate.syncs_waiting == 0);
+        self.changed.wait_while(&mut gate, |gate| gate.syncs_waiting == 0);
     }
 
     fn counts(&self) -> (usize, usize) {
@@ -130,23 +129,10 @@ fn start(options: LogWriterOptions) -> Fixture {
         Arc::new(move |error| fatal.lock().push(error))
     };
     let runtime = Arc::new(TestRuntime::new());
-    let writer = LogWriter::start(
-        Arc::clone(&engine) as _,
-        runtime,
-        options,
-        metrics.clone(),
-        on_fatal,
-    );
+    let writer =
+        LogWriter::start(Arc::clone(&engine) as _, runtime, options, metrics.clone(), on_fatal);
     let heard = Arc::default();
-    Fixture {
-        engine,
-        writer,
-        metrics,
-        registry,
-        fatal,
-        heard,
-        engine_dropped,
-    }
+    Fixture { engine, writer, metrics, registry, fatal, heard, engine_dropped }
 }
 
 impl Fixture {
@@ -171,10 +157,7 @@ impl Fixture {
 
     fn is_durable(&self, number: u32) -> bool {
         let crashed = self.engine.inner.crash();
-        crashed
-            .get(Cf::Raft, &number.to_be_bytes())
-            .unwrap()
-            .is_some()
+        crashed.get(Cf::Raft, &number.to_be_bytes()).unwrap().is_some()
     }
 }
 
@@ -192,10 +175,7 @@ async fn what_gathers_during_a_sync_shares_the_next() {
     for number in 1..=100 {
         fixture.append(number).await;
     }
-    assert!(
-        fixture.heard.lock().is_empty() && !fixture.is_durable(0),
-        "nothing before the fsync"
-    );
+    assert!(fixture.heard.lock().is_empty() && !fixture.is_durable(0), "nothing before the fsync");
     fixture.engine.release();
     fixture.writer.barrier().await.unwrap();
 
@@ -213,10 +193,7 @@ async fn what_gathers_during_a_sync_shares_the_next() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &fixture.registry).unwrap();
     assert!(text.contains("cribwork_log_appends_total 102"), "{text}");
-    assert!(
-        text.contains(&format!("cribwork_log_fsync_seconds_count {syncs}")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("cribwork_log_fsync_seconds_count {syncs}")), "{text}");
 }
 
 #[tokio::test]
@@ -225,10 +202,7 @@ async fn a_failed_sync_is_fatal_once_and_never_retried() {
     fixture.stick().await;
     fixture.append(1).await;
     fixture.append(2).await;
-    let failure = EngineError::Io {
-        what: "sync",
-        detail: "EIO".into(),
-    };
+    let failure = EngineError::Io { what: "sync", detail: "EIO".into() };
     fixture.engine.release_with(failure.clone());
     let late = fixture.writer.barrier().await.unwrap_err();
     fixture.writer.close().await;
@@ -236,36 +210,18 @@ async fn a_failed_sync_is_fatal_once_and_never_retried() {
     let stopped = failure.stopped();
     assert_eq!(late, stopped);
     assert_eq!(*fixture.fatal.lock(), std::slice::from_ref(&failure));
-    let expected = [
-        (0, Err(failure)),
-        (1, Err(stopped.clone())),
-        (2, Err(stopped.clone())),
-    ];
+    let expected = [(0, Err(failure)), (1, Err(stopped.clone())), (2, Err(stopped.clone()))];
     assert_eq!(*fixture.heard.lock(), expected);
-    let error = fixture
-        .writer
-        .append(fixture.write(3, true))
-        .await
-        .unwrap_err();
+    let error = fixture.writer.append(fixture.write(3, true)).await.unwrap_err();
     assert_eq!(error, stopped);
     assert_eq!(fixture.heard.lock().last(), Some(&(3, Err(stopped))));
-    assert_eq!(
-        fixture.engine.counts(),
-        (1, 1),
-        "neither the batch nor a later one was tried"
-    );
+    assert_eq!(fixture.engine.counts(), (1, 1), "neither the batch nor a later one was tried");
 }
 
 #[tokio::test]
 async fn appends_wait_while_the_queue_is_full() {
-    let count = LogWriterOptions {
-        queue_max: 2,
-        ..Default::default()
-    };
-    let bytes = LogWriterOptions {
-        queue_bytes_max: 16,
-        ..Default::default()
-    };
+    let count = LogWriterOptions { queue_max: 2, ..Default::default() };
+    let bytes = LogWriterOptions { queue_bytes_max: 16, ..Default::default() };
     for options in [count, bytes] {
         let fixture = start(options);
         fixture.stick().await;
@@ -282,11 +238,7 @@ async fn appends_wait_while_the_queue_is_full() {
 
 #[tokio::test]
 async fn one_append_may_pass_the_byte_bounds() {
-    let options = LogWriterOptions {
-        queue_bytes_max: 1,
-        batch_bytes_max: 1,
-        ..Default::default()
-    };
+    let options = LogWriterOptions { queue_bytes_max: 1, batch_bytes_max: 1, ..Default::default() };
     let fixture = start(options);
     fixture.append(1).await;
     fixture.append(2).await;
@@ -317,11 +269,7 @@ async fn close_finishes_what_was_queued_and_refuses_the_rest() {
     fixture.append(1).await;
     let mut close = pin!(fixture.writer.close());
     assert!(poll_once(close.as_mut()).is_none());
-    let refused = fixture
-        .writer
-        .append(fixture.write(2, true))
-        .await
-        .unwrap_err();
+    let refused = fixture.writer.append(fixture.write(2, true)).await.unwrap_err();
     assert_eq!(refused, EngineError::Closed);
     fixture.engine.release();
     close.await;
@@ -332,12 +280,7 @@ async fn close_finishes_what_was_queued_and_refuses_the_rest() {
 
 #[tokio::test]
 async fn the_last_handle_takes_the_worker_with_it() {
-    let Fixture {
-        engine,
-        writer,
-        engine_dropped,
-        ..
-    } = start(LogWriterOptions::default());
+    let Fixture { engine, writer, engine_dropped, .. } = start(LogWriterOptions::default());
     drop(engine);
     let clone = writer.clone();
     drop(writer);

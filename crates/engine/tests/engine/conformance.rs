@@ -81,11 +81,7 @@ fn a_range_delete_without_end_reaches_the_longest_key() {
         let delete = batch_of(|batch| batch.delete_range(Cf::Raw, KeyRange::new("b", "")));
         engine.write(&delete).unwrap();
         assert_eq!(rows(&*engine, Cf::Raw), [("a".into(), "1".into())]);
-        assert_eq!(
-            rows(&*engine, Cf::RawLock).len(),
-            1,
-            "other families are untouched"
-        );
+        assert_eq!(rows(&*engine, Cf::RawLock).len(), 1, "other families are untouched");
 
         let inverted = batch_of(|batch| batch.delete_range(Cf::Raw, KeyRange::new("b", "a")));
         engine.write(&inverted).unwrap();
@@ -117,19 +113,12 @@ fn a_snapshot_stays_as_it_was_and_outlives_its_engine() {
             batch.put(Cf::Lock, "b", "new");
         });
         engine.write(&change).unwrap();
-        engine
-            .write(&batch_of(|batch| {
-                batch.delete_range(Cf::Raw, KeyRange::all())
-            }))
-            .unwrap();
+        engine.write(&batch_of(|batch| batch.delete_range(Cf::Raw, KeyRange::all()))).unwrap();
         engine.flush().unwrap();
         drop(engine);
         assert_eq!(snapshot.get(Cf::Raw, b"a").unwrap().unwrap(), "old");
         assert_eq!(snapshot.get(Cf::Lock, b"b").unwrap(), None);
-        assert_eq!(
-            keys(&mut *snapshot.cursor(Cf::Raw, &KeyRange::all())),
-            ["a"]
-        );
+        assert_eq!(keys(&mut *snapshot.cursor(Cf::Raw, &KeyRange::all())), ["a"]);
     });
 }
 
@@ -145,50 +134,30 @@ fn cursors_keep_their_bounds_in_both_directions() {
         let snapshot = engine.snapshot();
         let mut cursor = snapshot.cursor(Cf::Write, &KeyRange::new("b", "g"));
         assert_eq!(keys(&mut *cursor), ["b", "d", "e"]);
-        assert!(
-            !cursor.next().unwrap() && !cursor.prev().unwrap(),
-            "nowhere stays nowhere"
-        );
+        assert!(!cursor.next().unwrap() && !cursor.prev().unwrap(), "nowhere stays nowhere");
 
         assert!(cursor.seek_to_last().unwrap());
         assert_eq!((cursor.key(), cursor.value()), (&b"e"[..], &b"e"[..]));
         assert!(cursor.prev().unwrap() && cursor.prev().unwrap() && !cursor.prev().unwrap());
 
-        let mut seek = |key: &str| {
-            cursor
-                .seek(key.as_bytes())
-                .unwrap()
-                .then(|| cursor.key().to_vec())
-        };
+        let mut seek =
+            |key: &str| cursor.seek(key.as_bytes()).unwrap().then(|| cursor.key().to_vec());
         assert_eq!(seek("").unwrap(), b"b");
         assert_eq!(seek("c").unwrap(), b"d");
         assert_eq!(seek("f"), None);
         assert_eq!(seek("x"), None);
         let mut seek = |key: &str| {
-            cursor
-                .seek_for_prev(key.as_bytes())
-                .unwrap()
-                .then(|| cursor.key().to_vec())
+            cursor.seek_for_prev(key.as_bytes()).unwrap().then(|| cursor.key().to_vec())
         };
         assert_eq!(seek("a"), None);
         assert_eq!(seek("c").unwrap(), b"b");
         assert_eq!(seek("d").unwrap(), b"d");
         assert_eq!(seek("x").unwrap(), b"e");
 
-        for empty in [
-            KeyRange::new("d", "d"),
-            KeyRange::new("e", "b"),
-            KeyRange::new("x", ""),
-        ] {
+        for empty in [KeyRange::new("d", "d"), KeyRange::new("e", "b"), KeyRange::new("x", "")] {
             let mut cursor = snapshot.cursor(Cf::Write, &empty);
-            assert!(
-                !cursor.seek_to_first().unwrap() && !cursor.seek_to_last().unwrap(),
-                "{empty}"
-            );
-            assert!(
-                !cursor.seek(b"d").unwrap() && !cursor.seek_for_prev(b"d").unwrap(),
-                "{empty}"
-            );
+            assert!(!cursor.seek_to_first().unwrap() && !cursor.seek_to_last().unwrap(), "{empty}");
+            assert!(!cursor.seek(b"d").unwrap() && !cursor.seek_for_prev(b"d").unwrap(), "{empty}");
         }
     });
 }
@@ -211,16 +180,10 @@ fn sizes_follow_the_data() {
             let total = engine.approximate_size_bytes(Cf::Raw, &all);
             let part = engine.approximate_size_bytes(Cf::Raw, &half);
             assert!((150_000..300_000).contains(&total), "{total}");
-            assert!(
-                (total / 3..total * 2 / 3).contains(&part),
-                "{part} of {total}"
-            );
+            assert!((total / 3..total * 2 / 3).contains(&part), "{part} of {total}");
             assert!(engine.disk_usage().used_bytes >= 150_000);
         }
-        assert_eq!(
-            engine.approximate_size_bytes(Cf::Raw, &KeyRange::new("b", "a")),
-            0
-        );
+        assert_eq!(engine.approximate_size_bytes(Cf::Raw, &KeyRange::new("b", "a")), 0);
         assert_eq!(engine.approximate_size_bytes(Cf::Lock, &all), 0);
     });
 }
@@ -229,9 +192,8 @@ fn sizes_follow_the_data() {
 fn noise(seed: u32) -> Vec<u8> {
     let mut state = u64::from(seed) + 1;
     let step = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     (0..1024).map(step).collect()
@@ -243,25 +205,14 @@ fn a_crash_in_memory_leaves_a_prefix() {
     engine.write(&put(Cf::Raw, "a", "1")).unwrap();
     engine.sync().unwrap();
     engine.write(&put(Cf::Raw, "b", "1")).unwrap();
-    engine
-        .write(&batch_of(|batch| {
-            batch.delete_range(Cf::Raw, KeyRange::new("a", "b"))
-        }))
-        .unwrap();
+    engine.write(&batch_of(|batch| batch.delete_range(Cf::Raw, KeyRange::new("a", "b")))).unwrap();
     let held = |unsynced| {
         let crashed = engine.crash_keeping(unsynced);
-        rows(&*crashed, Cf::Raw)
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect::<Vec<_>>()
+        rows(&*crashed, Cf::Raw).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
     };
     assert_eq!(held(0), ["a"]);
     assert_eq!(held(1), ["a", "b"]);
     assert_eq!(held(2), ["b"]);
     assert_eq!(held(9), ["b"]);
-    assert_eq!(
-        rows(&*engine, Cf::Raw).len(),
-        1,
-        "the engine itself goes on"
-    );
+    assert_eq!(rows(&*engine, Cf::Raw).len(), 1, "the engine itself goes on");
 }

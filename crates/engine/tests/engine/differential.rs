@@ -88,9 +88,7 @@ fn take(cursor: &mut dyn Cursor, step: &Move) -> Option<(Bytes, Bytes)> {
         Move::Prev => cursor.prev(),
     };
     let copy = Bytes::copy_from_slice;
-    landed
-        .unwrap()
-        .then(|| (copy(cursor.key()), copy(cursor.value())))
+    landed.unwrap().then(|| (copy(cursor.key()), copy(cursor.value())))
 }
 
 /// The same view of both engines.
@@ -109,9 +107,7 @@ fn compare(op: &Op, rocks: &dyn Engine, memory: &dyn Engine, snapshots: &mut Vec
     };
     match op {
         Op::Write(mutations) => {
-            let batch = WriteBatch {
-                mutations: mutations.clone(),
-            };
+            let batch = WriteBatch { mutations: mutations.clone() };
             rocks.write(&batch).unwrap();
             memory.write(&batch).unwrap();
         }
@@ -130,11 +126,7 @@ fn compare(op: &Op, rocks: &dyn Engine, memory: &dyn Engine, snapshots: &mut Vec
             let (left, right) = view(at, snapshots);
             let (mut left, mut right) = (left.cursor(*cf, range), right.cursor(*cf, range));
             for (number, step) in moves.iter().enumerate() {
-                assert_eq!(
-                    take(&mut *left, step),
-                    take(&mut *right, step),
-                    "{number}: {step:?}"
-                );
+                assert_eq!(take(&mut *left, step), take(&mut *right, step), "{number}: {step:?}");
             }
         }
         Op::Flush => {

@@ -21,18 +21,11 @@ fn write(engine: &RocksEngine, numbers: std::ops::Range<u32>) {
 
 fn numbers(engine: &RocksEngine) -> Vec<u32> {
     let number = |key: &[u8]| u32::from_be_bytes(key.try_into().unwrap());
-    rows(engine, Cf::Raft)
-        .iter()
-        .map(|(key, _)| number(key))
-        .collect()
+    rows(engine, Cf::Raft).iter().map(|(key, _)| number(key)).collect()
 }
 
 fn flip(path: &Path, at: u64) {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x55], at).unwrap();
@@ -81,11 +74,7 @@ fn a_torn_tail_costs_only_the_record_it_tore() {
         drop(engine);
         let engine = dir.open();
         assert_eq!(numbers(&engine).len(), 100);
-        engine
-            .write(&batch_of(|batch| {
-                batch.delete_range(Cf::Raft, Default::default())
-            }))
-            .unwrap();
+        engine.write(&batch_of(|batch| batch.delete_range(Cf::Raft, Default::default()))).unwrap();
         write(&engine, 0..100);
     }
 }
@@ -107,9 +96,7 @@ fn a_hole_between_log_files_is_refused() {
     let dir = RocksDir::new();
     let engine = dir.open();
     // Not flushed, so that the first file stays when the raft family fills and the log moves on.
-    engine
-        .write(&batch_of(|batch| batch.put(Cf::Raw, "keeps the file", "1")))
-        .unwrap();
+    engine.write(&batch_of(|batch| batch.put(Cf::Raw, "keeps the file", "1"))).unwrap();
     let mut number = 0;
     while dir.files(".log").len() < 2 {
         assert!(number < 100_000, "the log never moved on");
@@ -147,9 +134,7 @@ fn a_damaged_table_file_is_an_error_and_not_an_absence() {
 fn a_directory_is_opened_once() {
     let dir = RocksDir::new();
     let engine = dir.open();
-    let locked = EngineError::Locked {
-        dir: dir.path().to_owned(),
-    };
+    let locked = EngineError::Locked { dir: dir.path().to_owned() };
     assert_eq!(refusal(&dir), locked);
     // A snapshot keeps the database open, and so the lock.
     let snapshot = engine.snapshot();
@@ -163,10 +148,7 @@ fn a_directory_is_opened_once() {
 fn strange_directories_are_left_alone() {
     let dir = RocksDir::new();
     fs::write(dir.path().join("photo.jpg"), "x").unwrap();
-    assert!(matches!(
-        refusal(&dir),
-        EngineError::ForeignDirectory { .. }
-    ));
+    assert!(matches!(refusal(&dir), EngineError::ForeignDirectory { .. }));
 
     let dir = RocksDir::new();
     write(&dir.open(), 0..1);

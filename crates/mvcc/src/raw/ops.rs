@@ -84,25 +84,14 @@ pub fn raw_scan(
         return Ok(pairs);
     }
     let mut cursor = view.cursor(cf, range);
-    let mut more = if scan.reverse {
-        cursor.seek_to_last()?
-    } else {
-        cursor.seek_to_first()?
-    };
+    let mut more = if scan.reverse { cursor.seek_to_last()? } else { cursor.seek_to_first()? };
     while more && pairs.len() < scan.limit {
         let stored = RawValue::parse(cursor.value())?;
         if !stored.is_expired(scan.now_ms) {
             let value = if scan.key_only { &[] } else { stored.value };
-            pairs.push((
-                Bytes::copy_from_slice(cursor.key()),
-                Bytes::copy_from_slice(value),
-            ));
+            pairs.push((Bytes::copy_from_slice(cursor.key()), Bytes::copy_from_slice(value)));
         }
-        more = if scan.reverse {
-            cursor.prev()?
-        } else {
-            cursor.next()?
-        };
+        more = if scan.reverse { cursor.prev()? } else { cursor.next()? };
     }
     Ok(pairs)
 }
@@ -147,20 +136,13 @@ pub fn raw_cas(view: &dyn ReadView, params: &CasParams) -> Result<CasOutcome, Mv
         let (cf, key) = (params.cf, params.key.clone());
         match &params.value {
             Some(value) => {
-                let new = RawValue {
-                    expires_at_ms: params.expires_at_ms,
-                    value,
-                };
+                let new = RawValue { expires_at_ms: params.expires_at_ms, value };
                 batch.put(cf, key, new.encode());
             }
             None => batch.delete(cf, key),
         }
     }
-    Ok(CasOutcome {
-        batch,
-        succeeded,
-        previous,
-    })
+    Ok(CasOutcome { batch, succeeded, previous })
 }
 
 #[cfg(test)]
@@ -172,16 +154,9 @@ mod tests {
     /// `a` and `c` stay, `b` ends at 1000, `d` at 3000.
     fn view() -> MemoryView {
         let mut batch = WriteBatch::new();
-        for (key, expires_at_ms) in [
-            ("a", None),
-            ("b", Some(1000)),
-            ("c", None),
-            ("d", Some(3000)),
-        ] {
-            let value = RawValue {
-                expires_at_ms,
-                value: format!("v{key}"),
-            };
+        for (key, expires_at_ms) in [("a", None), ("b", Some(1000)), ("c", None), ("d", Some(3000))]
+        {
+            let value = RawValue { expires_at_ms, value: format!("v{key}") };
             batch.put(Cf::Raw, key, value.encode());
         }
         let mut view = MemoryView::new();
@@ -191,12 +166,7 @@ mod tests {
 
     fn keys(view: &MemoryView, range: (&str, &str), limit: usize, reverse: bool) -> String {
         let range = KeyRange::new(range.0.to_owned(), range.1.to_owned());
-        let scan = RawScanOptions {
-            limit,
-            key_only: true,
-            reverse,
-            now_ms: 2000,
-        };
+        let scan = RawScanOptions { limit, key_only: true, reverse, now_ms: 2000 };
         let pairs = raw_scan(view, Cf::Raw, &range, &scan).unwrap();
         assert!(pairs.iter().all(|(_, value)| value.is_empty()));
         pairs.iter().map(|(key, _)| char::from(key[0])).collect()
@@ -210,11 +180,7 @@ mod tests {
         assert_eq!(raw_ttl_left_s(&view, Cf::Raw, b"b", 1).unwrap(), Some(1));
         assert_eq!(raw_ttl_left_s(&view, Cf::Raw, b"b", 1000).unwrap(), None);
         assert_eq!(raw_ttl_left_s(&view, Cf::Raw, b"a", 1000).unwrap(), Some(0));
-        assert_eq!(
-            raw_get(&view, Cf::RawLock, b"a", 0).unwrap(),
-            None,
-            "families are apart"
-        );
+        assert_eq!(raw_get(&view, Cf::RawLock, b"a", 0).unwrap(), None, "families are apart");
     }
 
     #[test]
@@ -267,18 +233,10 @@ mod tests {
         assert_eq!(cas("a", Some("x"), new()), (false, Some(Bytes::from("va"))));
         assert_eq!(cas("a", Some("va"), new()), (true, Some(Bytes::from("va"))));
         assert_eq!(cas("a", None, new()), (false, new()));
-        assert_eq!(
-            cas("b", None, new()),
-            (true, None),
-            "the expired counts as absent"
-        );
+        assert_eq!(cas("b", None, new()), (true, None), "the expired counts as absent");
         assert_eq!(cas("c", Some("vc"), None), (true, Some(Bytes::from("vc"))));
         assert_eq!(raw_get(&view, Cf::Raw, b"c", 2000).unwrap(), None);
-        assert_eq!(
-            raw_get(&view, Cf::Raw, b"a", 5000).unwrap(),
-            None,
-            "the new expiry holds"
-        );
+        assert_eq!(raw_get(&view, Cf::Raw, b"a", 5000).unwrap(), None, "the new expiry holds");
     }
 
     #[test]

@@ -34,8 +34,7 @@ impl<V> RawValue<V> {
     /// Seconds left at `now_ms`, rounded up so that a living value never shows the zero that means "no
     /// TTL".
     pub fn ttl_left_s(&self, now_ms: u64) -> u64 {
-        self.expires_at_ms
-            .map_or(0, |end_ms| end_ms.saturating_sub(now_ms).div_ceil(1000))
+        self.expires_at_ms.map_or(0, |end_ms| end_ms.saturating_sub(now_ms).div_ceil(1000))
     }
 }
 
@@ -65,27 +64,15 @@ impl<'b> RawValue<&'b [u8]> {
         let truncated = CodecError::Truncated { what: WHAT };
         let (&head, rest) = bytes.split_first().ok_or(truncated.clone())?;
         if head & VERSION_MASK != VERSION {
-            return Err(CodecError::UnknownVersion {
-                what: WHAT,
-                version: head >> 4,
-            });
+            return Err(CodecError::UnknownVersion { what: WHAT, version: head >> 4 });
         }
         match head & !VERSION_MASK {
-            0 => Ok(Self {
-                expires_at_ms: None,
-                value: rest,
-            }),
+            0 => Ok(Self { expires_at_ms: None, value: rest }),
             HAS_EXPIRY => {
                 let (end_ms, value) = rest.split_first_chunk().ok_or(truncated)?;
-                Ok(Self {
-                    expires_at_ms: Some(u64::from_be_bytes(*end_ms)),
-                    value,
-                })
+                Ok(Self { expires_at_ms: Some(u64::from_be_bytes(*end_ms)), value })
             }
-            _ => Err(CodecError::Malformed {
-                what: WHAT,
-                why: "unknown flag",
-            }),
+            _ => Err(CodecError::Malformed { what: WHAT, why: "unknown flag" }),
         }
     }
 }
@@ -98,10 +85,7 @@ impl RawValue {
     pub fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
         let parsed = RawValue::parse(bytes)?;
         let value = bytes.slice(bytes.len() - parsed.value.len()..);
-        Ok(Self {
-            expires_at_ms: parsed.expires_at_ms,
-            value,
-        })
+        Ok(Self { expires_at_ms: parsed.expires_at_ms, value })
     }
 }
 
@@ -113,15 +97,9 @@ mod tests {
 
     #[test]
     fn golden() {
-        let forever = RawValue {
-            expires_at_ms: None,
-            value: Bytes::from_static(b"v"),
-        };
+        let forever = RawValue { expires_at_ms: None, value: Bytes::from_static(b"v") };
         assert_eq!(forever.encode()[..], *b"\x10v");
-        let mortal = RawValue {
-            expires_at_ms: Some(0x0102),
-            value: Bytes::new(),
-        };
+        let mortal = RawValue { expires_at_ms: Some(0x0102), value: Bytes::new() };
         assert_eq!(mortal.encode()[..], *b"\x11\0\0\0\0\0\0\x01\x02");
         for value in [forever, mortal] {
             assert_eq!(RawValue::decode(&value.encode()).unwrap(), value);
@@ -133,17 +111,11 @@ mod tests {
 
     #[test]
     fn time_left() {
-        let value = RawValue {
-            expires_at_ms: expiry_ms(5_000, 2),
-            value: "v",
-        };
+        let value = RawValue { expires_at_ms: expiry_ms(5_000, 2), value: "v" };
         assert_eq!(value.ttl_left_s(5_000), 2);
         assert_eq!(value.ttl_left_s(6_999), 1);
         assert!(!value.is_expired(6_999) && value.is_expired(7_000));
-        let forever = RawValue {
-            expires_at_ms: expiry_ms(5_000, 0),
-            value: "v",
-        };
+        let forever = RawValue { expires_at_ms: expiry_ms(5_000, 0), value: "v" };
         assert!(!forever.is_expired(u64::MAX) && forever.ttl_left_s(1) == 0);
         assert_eq!(expiry_ms(1, u64::MAX), Some(u64::MAX));
     }

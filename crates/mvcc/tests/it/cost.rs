@@ -29,10 +29,7 @@ impl ReadView for Counting {
     }
 
     fn cursor(&self, cf: Cf, range: &KeyRange) -> Box<dyn ViewCursor + '_> {
-        Box::new(CountingCursor {
-            cursor: self.view.cursor(cf, range),
-            moves: &self.moves,
-        })
+        Box::new(CountingCursor { cursor: self.view.cursor(cf, range), moves: &self.moves })
     }
 }
 
@@ -46,14 +43,7 @@ macro_rules! counted {
 }
 
 impl ViewCursor for CountingCursor<'_> {
-    counted!(
-        seek_to_first(),
-        seek_to_last(),
-        seek(key),
-        seek_for_prev(key),
-        next(),
-        prev()
-    );
+    counted!(seek_to_first(), seek_to_last(), seek(key), seek_for_prev(key), next(), prev());
 
     fn key(&self) -> &[u8] {
         self.cursor.key()
@@ -67,10 +57,7 @@ impl ViewCursor for CountingCursor<'_> {
 /// Three keys, each put at 1, 2, ... with the commit timestamp as value.
 fn many_versions() -> Counting {
     let mut batch = WriteBatch::new();
-    for (key, ts) in KEYS
-        .iter()
-        .flat_map(|key| (1..=VERSIONS).map(move |ts| (key, ts)))
-    {
+    for (key, ts) in KEYS.iter().flat_map(|key| (1..=VERSIONS).map(move |ts| (key, ts))) {
         let record = WriteRecord {
             kind: WriteKind::Put,
             start_ts: Timestamp(ts - 1),
@@ -82,41 +69,23 @@ fn many_versions() -> Counting {
     }
     let mut view = MemoryView::new();
     view.apply(&batch);
-    Counting {
-        view,
-        moves: Cell::new(0),
-    }
+    Counting { view, moves: Cell::new(0) }
 }
 
 #[test]
 fn a_get_is_one_seek() {
     let view = many_versions();
-    let value = Reader::new(&view)
-        .get(b"b", Timestamp(500), &ReadOptions::default())
-        .unwrap();
+    let value = Reader::new(&view).get(b"b", Timestamp(500), &ReadOptions::default()).unwrap();
     assert_eq!((value.unwrap(), view.moves.get()), (Bytes::from("500"), 1));
 }
 
 #[test]
 fn a_scan_seeks_past_versions() {
-    for (ts, reverse) in [
-        (1, false),
-        (500, false),
-        (1000, false),
-        (1, true),
-        (500, true),
-    ] {
+    for (ts, reverse) in [(1, false), (500, false), (1000, false), (1, true), (500, true)] {
         let view = many_versions();
-        let scan = ScanOptions {
-            ts: Timestamp(ts),
-            limit: 10,
-            key_only: false,
-            reverse,
-        };
+        let scan = ScanOptions { ts: Timestamp(ts), limit: 10, key_only: false, reverse };
         let span = KeySpan::of(&KeyRange::all());
-        let items = Reader::new(&view)
-            .scan(&span, &scan, &ReadOptions::default())
-            .unwrap();
+        let items = Reader::new(&view).scan(&span, &scan, &ReadOptions::default()).unwrap();
         let mut expected = KEYS.map(|key| ReadItem::Pair(key.into(), ts.to_string().into()));
         if reverse {
             expected.reverse();
@@ -136,25 +105,14 @@ fn a_scan_gets_past_a_key_that_was_only_locked() {
     batch.delete_range(Cf::Write, versions.encoded().clone());
     for ts in 1..=50 {
         let record = WriteRecord::rollback(Timestamp(ts));
-        batch.put(
-            Cf::Write,
-            key::encode_versioned(b"b", Timestamp(ts)),
-            record.encode(),
-        );
+        batch.put(Cf::Write, key::encode_versioned(b"b", Timestamp(ts)), record.encode());
     }
     view.view.apply(&batch);
     let pair = |key: &str| ReadItem::Pair(Bytes::from(key.to_owned()), "500".into());
     for (reverse, expected) in [(false, ["a", "c"]), (true, ["c", "a"])] {
-        let scan = ScanOptions {
-            ts: Timestamp(500),
-            limit: 10,
-            key_only: false,
-            reverse,
-        };
+        let scan = ScanOptions { ts: Timestamp(500), limit: 10, key_only: false, reverse };
         let span = KeySpan::of(&KeyRange::all());
-        let items = Reader::new(&view)
-            .scan(&span, &scan, &ReadOptions::default())
-            .unwrap();
+        let items = Reader::new(&view).scan(&span, &scan, &ReadOptions::default()).unwrap();
         assert_eq!(items, expected.map(pair), "reverse {reverse}");
     }
 }

@@ -93,11 +93,7 @@ impl Txn {
             start_ts: self.start_ts,
             lock_ttl_ms: 1,
             txn_size: self.writes.len() as u64,
-            min_commit_ts: if self.pushable {
-                self.start_ts.next()
-            } else {
-                Timestamp::ZERO
-            },
+            min_commit_ts: if self.pushable { self.start_ts.next() } else { Timestamp::ZERO },
             assertion_level: AssertionLevel::Off,
             skip_constraint_check: false,
         }
@@ -207,10 +203,7 @@ impl World {
                 assert!(txn.rolled_back && txn.committed.is_none());
             }
             KeyError::Conflict(conflict) => {
-                let winner = self
-                    .txns
-                    .iter()
-                    .find(|other| other.start_ts == conflict.conflict_ts);
+                let winner = self.txns.iter().find(|other| other.start_ts == conflict.conflict_ts);
                 let winner = winner.expect("the winner exists");
                 assert_eq!(winner.committed, Some(conflict.conflict_commit_ts));
                 assert!(conflict.conflict_commit_ts >= txn.start_ts);
@@ -233,10 +226,7 @@ impl World {
         match result {
             Ok(at) => {
                 assert!(!state.rolled_back, "committed after a rollback");
-                assert!(
-                    state.committed.is_none_or(|before| before == at),
-                    "committed twice"
-                );
+                assert!(state.committed.is_none_or(|before| before == at), "committed twice");
                 self.txns[txn].committed = Some(at);
             }
             Err(KeyError::CommitTsExpired { min_commit_ts, .. }) => {
@@ -257,8 +247,7 @@ impl World {
         };
         let keys: Vec<usize> = state.writes.keys().copied().collect();
         let keys = [Bytes::from(KEYS[keys[key % keys.len()]])];
-        self.run(|view| Ok((commit(view, &keys, state.start_ts, commit_ts)?.batch, ())))
-            .unwrap();
+        self.run(|view| Ok((commit(view, &keys, state.start_ts, commit_ts)?.batch, ()))).unwrap();
     }
 
     fn rollback(&mut self, txn: usize) {
@@ -267,11 +256,7 @@ impl World {
         if state.commit_ts.is_some() && state.committed.is_none() && !state.rolled_back {
             return;
         }
-        let keys: Vec<Bytes> = state
-            .writes
-            .keys()
-            .map(|key| Bytes::from(KEYS[*key]))
-            .collect();
+        let keys: Vec<Bytes> = state.writes.keys().map(|key| Bytes::from(KEYS[*key])).collect();
         match self.run(|view| Ok((rollback(view, &keys, state.start_ts)?, ()))) {
             Ok(()) => {
                 assert!(state.committed.is_none(), "rolled back after the commit");
@@ -303,11 +288,7 @@ impl World {
         assert_eq!(items, reversed, "reverse scan differs");
         let reader = Reader::new(&self.view);
         let keys: Vec<Bytes> = KEYS.iter().map(|key| Bytes::from(*key)).collect();
-        assert_eq!(
-            items,
-            reader.batch_get(&keys, ts, &options).unwrap(),
-            "gets differ"
-        );
+        assert_eq!(items, reader.batch_get(&keys, ts, &options).unwrap(), "gets differ");
         let pair = |item| match item {
             ReadItem::Pair(key, value) => (key, value),
             ReadItem::Locked(info) => panic!("{info:?}"),
@@ -316,12 +297,7 @@ impl World {
     }
 
     fn scan(&self, ts: Timestamp, reverse: bool, options: &ReadOptions) -> Vec<ReadItem> {
-        let scan = ScanOptions {
-            ts,
-            limit: 100,
-            key_only: false,
-            reverse,
-        };
+        let scan = ScanOptions { ts, limit: 100, key_only: false, reverse };
         let span = KeySpan::of(&KeyRange::all());
         Reader::new(&self.view).scan(&span, &scan, options).unwrap()
     }
@@ -332,11 +308,7 @@ impl World {
             primary: info.primary.clone(),
             lock_ts: info.lock_version,
             caller_start_ts: caller,
-            current_ts: if kill {
-                Timestamp::MAX
-            } else {
-                Timestamp::ZERO
-            },
+            current_ts: if kill { Timestamp::MAX } else { Timestamp::ZERO },
             rollback_if_not_exist: kill,
             force_sync_commit: false,
             resolving_pessimistic_lock: false,
@@ -346,11 +318,7 @@ impl World {
             let outcome = check_txn_status(view, &params)?;
             Ok((outcome.batch, (outcome.status, outcome.action)))
         });
-        let owner = self
-            .txns
-            .iter_mut()
-            .find(|txn| txn.start_ts == info.lock_version)
-            .unwrap();
+        let owner = self.txns.iter_mut().find(|txn| txn.start_ts == info.lock_version).unwrap();
         let fate = match result {
             Ok((TxnStatus::Committed { commit_ts }, _)) => {
                 assert_eq!(owner.committed, Some(commit_ts));
@@ -370,13 +338,7 @@ impl World {
         let span = KeySpan::of(&KeyRange::all());
         self.run(|view| {
             let (keys, resume) = (None, None);
-            let params = ResolveParams {
-                span: &span,
-                txns: &txns,
-                keys,
-                locks_max: 100,
-                resume,
-            };
+            let params = ResolveParams { span: &span, txns: &txns, keys, locks_max: 100, resume };
             Ok((resolve_locks(view, &params)?.batch, ()))
         })
         .unwrap();
@@ -385,11 +347,8 @@ impl World {
 
     /// What a read at `ts` must see.
     fn snapshot(&self, ts: Timestamp) -> BTreeMap<Bytes, Bytes> {
-        let mut committed: Vec<&Txn> = self
-            .txns
-            .iter()
-            .filter(|txn| txn.committed.is_some_and(|at| at <= ts))
-            .collect();
+        let mut committed: Vec<&Txn> =
+            self.txns.iter().filter(|txn| txn.committed.is_some_and(|at| at <= ts)).collect();
         committed.sort_by_key(|txn| txn.committed);
         let mut state = BTreeMap::new();
         for txn in committed {
@@ -417,12 +376,7 @@ impl World {
         }
         self.read(Timestamp(self.last_ts), false);
         self.read(Timestamp::MAX, false);
-        let left = scan_locks(
-            &self.view,
-            &KeySpan::of(&KeyRange::all()),
-            Timestamp::MAX,
-            100,
-        );
+        let left = scan_locks(&self.view, &KeySpan::of(&KeyRange::all()), Timestamp::MAX, 100);
         assert_eq!(left.unwrap(), [], "locks left behind");
         for (ts, seen) in &self.reads {
             assert_eq!(*seen, self.snapshot(*ts), "read at {ts}");
@@ -434,12 +388,7 @@ impl World {
                 };
                 let apart = one_end < other.start_ts || other_end < one.start_ts;
                 let share = one.writes.keys().any(|key| other.writes.contains_key(key));
-                assert!(
-                    apart || !share,
-                    "{} and {} overlap",
-                    one.start_ts,
-                    other.start_ts
-                );
+                assert!(apart || !share, "{} and {} overlap", one.start_ts, other.start_ts);
             }
         }
     }
@@ -468,10 +417,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// 600 histories, or more if `PROPTEST_CASES` says so.
 fn config() -> ProptestConfig {
     let config = ProptestConfig::default();
-    ProptestConfig {
-        cases: config.cases.max(600),
-        ..config
-    }
+    ProptestConfig { cases: config.cases.max(600), ..config }
 }
 
 proptest! {

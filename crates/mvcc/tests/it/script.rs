@@ -30,12 +30,7 @@ fn scripts() {
         if update {
             std::fs::write(&path, &actual).unwrap();
         } else {
-            assert_eq!(
-                text,
-                actual,
-                "{} (UPDATE_EXPECT=1 rewrites it)",
-                path.display()
-            );
+            assert_eq!(text, actual, "{} (UPDATE_EXPECT=1 rewrites it)", path.display());
         }
         count += 1;
     }
@@ -84,21 +79,14 @@ fn run_line(view: &mut MemoryView, line: &str) -> String {
 fn evaluate(view: &MemoryView, args: &Args) -> Answer {
     let start_ts = args.ts("start");
     let written = |batch: WriteBatch, answer: &str| {
-        let nothing = if batch.is_empty() {
-            " (nothing to write)"
-        } else {
-            ""
-        };
+        let nothing = if batch.is_empty() { " (nothing to write)" } else { "" };
         Ok((batch, format!("{answer}{nothing}")))
     };
     match &args.command[..] {
         "prewrite" => run_prewrite(view, args),
         "commit" => {
             let outcome = commit(view, &args.keys(), start_ts, args.ts("commit"))?;
-            written(
-                outcome.batch,
-                &format!("committed at {}", show_ts(outcome.commit_ts)),
-            )
+            written(outcome.batch, &format!("committed at {}", show_ts(outcome.commit_ts)))
         }
         "rollback" => written(rollback(view, &args.keys(), start_ts)?, "rolled back"),
         "cleanup" => {
@@ -138,11 +126,7 @@ fn run_prewrite(view: &MemoryView, args: &Args) -> Answer {
         skip_constraint_check: args.has("skip_check"),
     };
     Ok(match prewrite(view, &params)? {
-        PrewriteOutcome::Done {
-            batch,
-            min_commit_ts,
-            committed,
-        } => {
+        PrewriteOutcome::Done { batch, min_commit_ts, committed } => {
             let mut answer = "locked".to_owned();
             if min_commit_ts != Timestamp::ZERO {
                 answer += &format!(" min_commit={}", show_ts(min_commit_ts));
@@ -150,19 +134,12 @@ fn run_prewrite(view: &MemoryView, args: &Args) -> Answer {
             if let Some(ts) = committed {
                 answer += &format!(" committed={}", show_ts(ts));
             }
-            answer += if batch.is_empty() {
-                " (nothing to write)"
-            } else {
-                ""
-            };
+            answer += if batch.is_empty() { " (nothing to write)" } else { "" };
             (batch, answer)
         }
         PrewriteOutcome::Refused(errors) => {
             let line = |error: &cribwork_mvcc::KeyError| format!("{}: {error}", error.code());
-            (
-                WriteBatch::new(),
-                errors.iter().map(line).collect::<Vec<_>>().join("\n"),
-            )
+            (WriteBatch::new(), errors.iter().map(line).collect::<Vec<_>>().join("\n"))
         }
     })
 }
@@ -190,21 +167,14 @@ fn run_status(view: &MemoryView, args: &Args) -> Answer {
 fn run_resolve(view: &MemoryView, args: &Args) -> Answer {
     let commit_ts = args.ts("commit");
     let fate = (commit_ts != Timestamp::ZERO).then_some(commit_ts);
-    let keys: Option<Vec<Bytes>> = args
-        .text("keys")
-        .map(|list| list.split(',').map(|key| key.to_owned().into()).collect());
+    let keys: Option<Vec<Bytes>> =
+        args.text("keys").map(|list| list.split(',').map(|key| key.to_owned().into()).collect());
     let params = ResolveParams {
         span: &KeySpan::of(&args.range()),
-        txns: &args
-            .ts_list("txns")
-            .into_iter()
-            .map(|ts| (ts, fate))
-            .collect::<BTreeMap<_, _>>(),
+        txns: &args.ts_list("txns").into_iter().map(|ts| (ts, fate)).collect::<BTreeMap<_, _>>(),
         keys: keys.as_deref(),
         locks_max: args.number("max", 256) as usize,
-        resume: args
-            .text("resume")
-            .map(|key| Bytes::from(key::encode(key.as_bytes()))),
+        resume: args.text("resume").map(|key| Bytes::from(key::encode(key.as_bytes()))),
     };
     let outcome = resolve_locks(view, &params)?;
     let mut answer = format!("resolved {}", outcome.resolved);
@@ -217,11 +187,7 @@ fn run_resolve(view: &MemoryView, args: &Args) -> Answer {
 /// A lock of a kind that no command here writes yet.
 fn plant(args: &Args) -> (WriteBatch, String) {
     let lock = Lock {
-        kind: if args.has("pessimistic") {
-            LockKind::Pessimistic
-        } else {
-            LockKind::Put
-        },
+        kind: if args.has("pessimistic") { LockKind::Pessimistic } else { LockKind::Put },
         primary: args.bytes("primary"),
         start_ts: args.ts("start"),
         ttl_ms: args.number("ttl", 0),
@@ -252,22 +218,13 @@ fn run_read(view: &MemoryView, args: &Args) -> Result<String, MvccError> {
         "batch_get" => show_items(&reader.batch_get(&args.keys(), ts, &options)?),
         "scan" => {
             let (key_only, reverse) = (args.has("key_only"), args.has("reverse"));
-            let scan = ScanOptions {
-                ts,
-                limit,
-                key_only,
-                reverse,
-            };
+            let scan = ScanOptions { ts, limit, key_only, reverse };
             show_items(&reader.scan(&KeySpan::of(&args.range()), &scan, &options)?)
         }
         "locks" => {
             let locks = scan_locks(view, &KeySpan::of(&args.range()), args.ts("max"), limit)?;
             let lines: Vec<String> = locks.iter().map(show_info).collect();
-            if lines.is_empty() {
-                "none".into()
-            } else {
-                lines.join("\n")
-            }
+            if lines.is_empty() { "none".into() } else { lines.join("\n") }
         }
         other => panic!("unknown command {other}"),
     })

@@ -20,16 +20,11 @@ impl Args {
     pub(crate) fn parse(line: &str) -> Self {
         let mut words = line.split_whitespace().map(str::to_owned);
         let command = words.next().expect("a command");
-        let mut args = Args {
-            command,
-            options: BTreeMap::new(),
-            words: Vec::new(),
-            mutations: Vec::new(),
-        };
+        let mut args =
+            Args { command, options: BTreeMap::new(), words: Vec::new(), mutations: Vec::new() };
         while let Some(word) = words.next() {
             if let Some(op) = prewrite_op(&word).filter(|_| args.command == "prewrite") {
-                args.mutations
-                    .push(mutation(op, &words.next().expect("a key")));
+                args.mutations.push(mutation(op, &words.next().expect("a key")));
             } else if let Some((name, value)) = word.split_once('=') {
                 args.options.insert(name.to_owned(), value.to_owned());
             } else {
@@ -56,16 +51,11 @@ impl Args {
     }
 
     pub(crate) fn ts_list(&self, name: &str) -> Vec<Timestamp> {
-        self.text(name)
-            .into_iter()
-            .flat_map(|list| list.split(','))
-            .map(parse_ts)
-            .collect()
+        self.text(name).into_iter().flat_map(|list| list.split(',')).map(parse_ts).collect()
     }
 
     pub(crate) fn number(&self, name: &str, default: u64) -> u64 {
-        self.text(name)
-            .map_or(default, |text| text.parse().expect("a number"))
+        self.text(name).map_or(default, |text| text.parse().expect("a number"))
     }
 
     pub(crate) fn keys(&self) -> Vec<Bytes> {
@@ -103,12 +93,7 @@ fn mutation(op: PrewriteOp, text: &str) -> PrewriteMutation {
         Some((unit, times)) => unit.repeat(times.parse().expect("a count")),
         None => value.to_owned(),
     };
-    PrewriteMutation {
-        op,
-        key: Bytes::from(key.to_owned()),
-        value: Bytes::from(value),
-        assertion,
-    }
+    PrewriteMutation { op, key: Bytes::from(key.to_owned()), value: Bytes::from(value), assertion }
 }
 
 /// `17`, `5ms` (physical part only) or `max`.
@@ -173,19 +158,11 @@ pub(crate) fn show_store(view: &MemoryView) -> String {
         let lock = Lock::decode(value.clone()).unwrap();
         let value = lock.short_value.as_deref().map(show_value);
         let info = show_info(&lock.info(key::decode(key).unwrap()));
-        lines.push(
-            format!("lock {info} {}", value.unwrap_or_default())
-                .trim_end()
-                .to_owned(),
-        );
+        lines.push(format!("lock {info} {}", value.unwrap_or_default()).trim_end().to_owned());
     }
     let split = |key: &[u8]| {
         let (encoded, ts) = key::split_versioned(key).unwrap();
-        format!(
-            "{}@{}",
-            key::decode(encoded).unwrap().escape_ascii(),
-            show_ts(ts)
-        )
+        format!("{}@{}", key::decode(encoded).unwrap().escape_ascii(), show_ts(ts))
     };
     for (key, value) in view.entries(Cf::Write) {
         let record = WriteRef::decode(value).unwrap();
@@ -194,20 +171,10 @@ pub(crate) fn show_store(view: &MemoryView) -> String {
         if let Some(value) = record.short_value {
             write!(line, " {}", show_value(value)).unwrap();
         }
-        lines.push(
-            line + if record.overlapped_rollback {
-                " +rollback"
-            } else {
-                ""
-            },
-        );
+        lines.push(line + if record.overlapped_rollback { " +rollback" } else { "" });
     }
     for (key, value) in view.entries(Cf::Default) {
         lines.push(format!("default {} {}", split(key), show_value(value)));
     }
-    if lines.is_empty() {
-        "empty".into()
-    } else {
-        lines.join("\n")
-    }
+    if lines.is_empty() { "empty".into() } else { lines.join("\n") }
 }

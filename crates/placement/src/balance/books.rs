@@ -70,15 +70,9 @@ pub(super) struct Books<'a> {
 
 impl<'a> Books<'a> {
     pub(super) fn new(view: &'a ClusterView, policy: &'a BalancePolicy) -> Self {
-        let taking_part = view
-            .stores
-            .iter()
-            .filter(|store| absent(store, policy).is_none());
-        let stores: Vec<StoreId> = taking_part
-            .map(|store| store.id)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let taking_part = view.stores.iter().filter(|store| absent(store, policy).is_none());
+        let stores: Vec<StoreId> =
+            taking_part.map(|store| store.id).collect::<BTreeSet<_>>().into_iter().collect();
         let count = stores.len();
         let mut books = Self {
             view,
@@ -125,10 +119,7 @@ impl<'a> Books<'a> {
                 descriptor,
                 leader,
                 leader_store,
-                voters: descriptor
-                    .voters()
-                    .filter_map(|voter| self.index(voter.store))
-                    .collect(),
+                voters: descriptor.voters().filter_map(|voter| self.index(voter.store)).collect(),
                 group: None,
                 movable: transfer.is_none() && !self.view.recently_moved.contains(&descriptor.id),
             });
@@ -154,11 +145,7 @@ impl<'a> Books<'a> {
                     leaders[leader] += 1;
                 }
             }
-            self.groups.push(Group {
-                tag,
-                items,
-                leaders,
-            });
+            self.groups.push(Group { tag, items, leaders });
         }
     }
 

@@ -19,9 +19,8 @@ pub(super) fn decision(
     let (from, to) = (books.stores[hop.from], books.stores[hop.to]);
     let counts = books.counts(scope);
     let stores = books.view.stores.iter().filter(|store| store.id != from);
-    let mut candidates: Vec<Candidate> = stores
-        .map(|store| candidate(books, scope, item, store, Some(hop)))
-        .collect();
+    let mut candidates: Vec<Candidate> =
+        stores.map(|store| candidate(books, scope, item, store, Some(hop))).collect();
     candidates.sort_by_key(|candidate| candidate.store);
     let mut summary = format!(
         "range {}: leader from store {from} ({} of {}) to store {to} ({})",
@@ -31,19 +30,12 @@ pub(super) fn decision(
         counts[hop.to],
     );
     if steps > 1 {
-        summary += &format!(
-            ", transfer {} of {steps} that even them out together",
-            step + 1
-        );
+        summary += &format!(", transfer {} of {steps} that even them out together", step + 1);
     }
     Decision {
         subject: item.descriptor.id,
         scheduler: LEADER_BALANCE,
-        operator: Some(Operator::TransferLeader {
-            range: item.descriptor.id,
-            from,
-            to,
-        }),
+        operator: Some(Operator::TransferLeader { range: item.descriptor.id, from, to }),
         chosen: Some(to),
         candidates,
         summary,
@@ -57,16 +49,10 @@ pub fn explain_leader(
     policy: &BalancePolicy,
     range: RangeId,
 ) -> Option<Decision> {
-    let seen = view
-        .ranges
-        .iter()
-        .find(|seen| seen.descriptor.id == range)?;
+    let seen = view.ranges.iter().find(|seen| seen.descriptor.id == range)?;
     let decisions = balance_leaders(view, policy);
     let planned = decisions.len();
-    if let Some(decision) = decisions
-        .into_iter()
-        .find(|decision| decision.subject == range)
-    {
+    if let Some(decision) = decisions.into_iter().find(|decision| decision.subject == range) {
         return Some(decision);
     }
     let stays = |candidates, why: String| Decision {
@@ -79,20 +65,10 @@ pub fn explain_leader(
     };
     let books = Books::new(view, policy);
     if seen.descriptor.span.start == key::top_bound() {
-        return Some(stays(
-            Vec::new(),
-            "the empty range above all user keys is ignored".into(),
-        ));
+        return Some(stays(Vec::new(), "the empty range above all user keys is ignored".into()));
     }
-    let item = books
-        .items
-        .iter()
-        .find(|item| item.descriptor.id == range)?;
-    let why = if view
-        .operators
-        .iter()
-        .any(|operator| operator.range() == range)
-    {
+    let item = books.items.iter().find(|item| item.descriptor.id == range)?;
+    let why = if view.operators.iter().any(|operator| operator.range() == range) {
         "an operator for it is in flight".to_owned()
     } else if !item.movable {
         "it was moved recently".to_owned()
@@ -110,13 +86,9 @@ pub fn explain_leader(
         }
     };
     let scope = item.group.map_or(Scope::All, Scope::Group);
-    let stores = view
-        .stores
-        .iter()
-        .filter(|store| Some(store.id) != item.leader_store);
-    let mut candidates: Vec<Candidate> = stores
-        .map(|store| candidate(&books, scope, item, store, None))
-        .collect();
+    let stores = view.stores.iter().filter(|store| Some(store.id) != item.leader_store);
+    let mut candidates: Vec<Candidate> =
+        stores.map(|store| candidate(&books, scope, item, store, None)).collect();
     candidates.sort_by_key(|candidate| candidate.store);
     Some(stays(candidates, why))
 }
@@ -147,11 +119,7 @@ fn candidate(
     } else {
         Some(rejection(books, scope, item, store, chosen))
     };
-    Candidate {
-        store: store.id,
-        score,
-        rejected_because,
-    }
+    Candidate { store: store.id, score, rejected_because }
 }
 
 fn rejection(
@@ -168,10 +136,7 @@ fn rejection(
         return "holds no voter of the range".to_owned();
     };
     if !books.has_room(to, 1) {
-        return format!(
-            "takes part in {} operators, which is the limit",
-            books.operators[to]
-        );
+        return format!("takes part in {} operators, which is the limit", books.operators[to]);
     }
     let Some(from) = item.leader else {
         return "the present leader takes no part in balancing".to_owned();
@@ -200,11 +165,7 @@ fn describe(books: &Books<'_>, scope: Scope) -> String {
         Scope::All => format!("{} ranges", books.items.len()),
         Scope::Group(group) => {
             let group = &books.groups[group];
-            format!(
-                "{} ranges of \"{}\"",
-                group.items.len(),
-                group.tag.escape_ascii()
-            )
+            format!("{} ranges of \"{}\"", group.items.len(), group.tag.escape_ascii())
         }
     }
 }

@@ -16,20 +16,15 @@ impl Books<'_> {
             return None;
         }
         let edges = self.edges(scope);
-        let mut sources: Vec<StoreIndex> = (0..counts.len())
-            .filter(|store| counts[*store] >= least + GAIN_MIN)
-            .collect();
+        let mut sources: Vec<StoreIndex> =
+            (0..counts.len()).filter(|store| counts[*store] >= least + GAIN_MIN).collect();
         sources.sort_by_key(|store| (std::cmp::Reverse(counts[*store]), *store));
-        sources
-            .into_iter()
-            .find_map(|source| self.path_from(source, counts, &edges))
+        sources.into_iter().find_map(|source| self.path_from(source, counts, &edges))
     }
 
     /// How many more operators the policy lets in.
     fn room(&self) -> usize {
-        self.policy
-            .operators_max
-            .saturating_sub(self.operators_total)
+        self.policy.operators_max.saturating_sub(self.operators_total)
     }
 
     /// True if the store may take part in `more` more operators.
@@ -58,11 +53,7 @@ impl Books<'_> {
             }
         };
         match scope {
-            Scope::Group(group) => self.groups[group]
-                .items
-                .iter()
-                .copied()
-                .for_each(&mut consider),
+            Scope::Group(group) => self.groups[group].items.iter().copied().for_each(&mut consider),
             Scope::All => (0..self.items.len()).for_each(&mut consider),
         }
         edges
@@ -93,9 +84,7 @@ impl Books<'_> {
                     }
                 }
             }
-            let gains = reached
-                .iter()
-                .filter(|to| counts[**to] + GAIN_MIN <= counts[source]);
+            let gains = reached.iter().filter(|to| counts[**to] + GAIN_MIN <= counts[source]);
             let taker = gains.min_by_key(|to| (counts[**to], self.leaders[**to], **to));
             if let Some(taker) = taker {
                 let mut path: Vec<Hop> =

@@ -18,21 +18,14 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % limit
     }
 }
 
 fn stores(n: u64) -> Vec<StoreView> {
-    (1..=n)
-        .map(|id| StoreView {
-            id: StoreId(id),
-            ..StoreView::default()
-        })
-        .collect()
+    (1..=n).map(|id| StoreView { id: StoreId(id), ..StoreView::default() }).collect()
 }
 
 fn range(id: u64, start: Bytes, stores: &[u64], leader: u64) -> RangeView {
@@ -43,44 +36,27 @@ fn range(id: u64, start: Bytes, stores: &[u64], leader: u64) -> RangeView {
     };
     let descriptor = RangeDescriptor {
         id: RangeId(id),
-        span: KeyRange {
-            start,
-            end: Bytes::new(),
-        },
+        span: KeyRange { start, end: Bytes::new() },
         epoch: RangeEpoch::INITIAL,
         replicas: stores.iter().map(replica).collect(),
     };
     let leader = descriptor.replica_on(StoreId(leader));
-    RangeView {
-        descriptor: Arc::new(descriptor),
-        leader,
-        term: 1,
-    }
+    RangeView { descriptor: Arc::new(descriptor), leader, term: 1 }
 }
 
 /// `n` ungrouped ranges and the one on top, on stores 1, 2, 3, all led by store 1.
 fn fresh(n: u32) -> ClusterView {
     let mut starts = vec![Bytes::new()];
     starts.extend(evenly_split_bounds(n).unwrap());
-    let ranges = starts
-        .into_iter()
-        .zip(1..)
-        .map(|(start, id)| range(id, start, &[1, 2, 3], 1))
-        .collect();
-    ClusterView {
-        stores: stores(3),
-        ranges,
-        ..ClusterView::default()
-    }
+    let ranges =
+        starts.into_iter().zip(1..).map(|(start, id)| range(id, start, &[1, 2, 3], 1)).collect();
+    ClusterView { stores: stores(3), ranges, ..ClusterView::default() }
 }
 
 /// Leaders per store, the top range left out.
 fn leaders(view: &ClusterView) -> BTreeMap<u64, u64> {
-    let mut leaders: BTreeMap<u64, u64> = view
-        .stores
-        .iter()
-        .map(|store| (store.id.get(), 0))
-        .collect();
+    let mut leaders: BTreeMap<u64, u64> =
+        view.stores.iter().map(|store| (store.id.get(), 0)).collect();
     for range in &view.ranges {
         if let Some(leader) = range.leader
             && range.descriptor.span.start != key::top_bound()
@@ -97,11 +73,7 @@ fn spread(leaders: &BTreeMap<u64, u64>) -> u64 {
 
 fn transfer(view: &mut ClusterView, operator: Operator) {
     let Operator::TransferLeader { range, from, to } = operator;
-    let range = view
-        .ranges
-        .iter_mut()
-        .find(|seen| seen.descriptor.id == range)
-        .unwrap();
+    let range = view.ranges.iter_mut().find(|seen| seen.descriptor.id == range).unwrap();
     assert_eq!(range.leader.unwrap().store, from);
     range.leader = range.descriptor.replica_on(to);
     assert_eq!(range.leader.unwrap().role, ReplicaRole::Voter);
@@ -140,11 +112,7 @@ fn potential(view: &ClusterView) -> (u64, u64) {
         let start = key::decode(&range.descriptor.span.start).unwrap_or_default();
         if let Some(tag) = start.get(..4) {
             *sizes.entry(tag.to_vec()).or_default() += 1;
-            *groups
-                .entry(tag.to_vec())
-                .or_default()
-                .entry(leader)
-                .or_default() += 1;
+            *groups.entry(tag.to_vec()).or_default().entry(leader).or_default() += 1;
         }
     }
     groups.retain(|tag, _| sizes[tag] >= crate::GROUP_RANGES_MIN);
@@ -169,11 +137,7 @@ fn random(seed: u64, store_count: u64) -> ClusterView {
         let leader = places[numbers.below(places.len())];
         ranges.push(range(id, start, &places, leader));
     }
-    ClusterView {
-        stores: stores(store_count),
-        ranges,
-        ..ClusterView::default()
-    }
+    ClusterView { stores: stores(store_count), ranges, ..ClusterView::default() }
 }
 
 #[test]
@@ -182,11 +146,7 @@ fn sixteen_ranges_over_three_stores_end_up_five_or_six_each() {
     settle(&mut view);
     assert_eq!(leaders(&view), BTreeMap::from([(1, 6), (2, 5), (3, 5)]));
     let top = view.ranges.last().unwrap();
-    assert_eq!(
-        top.leader.unwrap().store,
-        StoreId(1),
-        "the empty top range stays where it is"
-    );
+    assert_eq!(top.leader.unwrap().store, StoreId(1), "the empty top range stays where it is");
 }
 
 #[test]
@@ -197,10 +157,7 @@ fn a_store_that_comes_back_gets_its_share() {
     assert_eq!(leaders(&view), BTreeMap::from([(1, 8), (2, 8), (3, 0)]));
     view.stores[2].state = StoreState::Up;
     view.stores[2].heartbeat_age_ms = crate::HEARTBEAT_AGE_MAX_MS + 1;
-    assert!(
-        balance_leaders(&view, &BalancePolicy::default()).is_empty(),
-        "not heard of yet"
-    );
+    assert!(balance_leaders(&view, &BalancePolicy::default()).is_empty(), "not heard of yet");
     view.stores[2].heartbeat_age_ms = 10;
     settle(&mut view);
     assert_eq!(spread(&leaders(&view)), 1);
@@ -208,11 +165,7 @@ fn a_store_that_comes_back_gets_its_share() {
 
 #[test]
 fn stores_that_are_leaving_get_nothing() {
-    for state in [
-        StoreState::Draining,
-        StoreState::Decommissioning,
-        StoreState::Decommissioned,
-    ] {
+    for state in [StoreState::Draining, StoreState::Decommissioning, StoreState::Decommissioned] {
         let mut view = fresh(8);
         view.stores[1].state = state;
         settle(&mut view);
@@ -228,22 +181,15 @@ fn a_table_is_spread_even_if_the_whole_is_balanced() {
         view.ranges.push(range(1 + at as u64, start, &[1, 2, 3], 1));
     }
     for (at, start) in tagged_bounds(*b"kvkv", 16).into_iter().enumerate() {
-        view.ranges
-            .push(range(20 + at as u64, start, &[1, 2, 3], 2 + at as u64 % 2));
+        view.ranges.push(range(20 + at as u64, start, &[1, 2, 3], 2 + at as u64 % 2));
     }
     assert_eq!(spread(&leaders(&view)), 0);
     settle(&mut view);
     let table = |from: usize, to: usize| {
         let ranges = view.ranges[from..to].to_vec();
-        spread(&leaders(&ClusterView {
-            ranges,
-            ..view.clone()
-        }))
+        spread(&leaders(&ClusterView { ranges, ..view.clone() }))
     };
-    assert_eq!(
-        (table(0, 8), table(8, 24), spread(&leaders(&view))),
-        (1, 1, 0)
-    );
+    assert_eq!((table(0, 8), table(8, 24), spread(&leaders(&view))), (1, 1, 0));
 }
 
 #[test]
@@ -270,11 +216,7 @@ fn random_clusters_settle_and_never_turn_back() {
         }
         assert!(settled, "seed {seed}");
         if store_count == 3 {
-            assert!(
-                spread(&leaders(&view)) <= 1,
-                "seed {seed}: {:?}",
-                leaders(&view)
-            );
+            assert!(spread(&leaders(&view)) <= 1, "seed {seed}: {:?}", leaders(&view));
         }
     }
 }
@@ -285,11 +227,8 @@ fn settles_with_slow_and_failing_transfers() {
     for seed in 0..20 {
         let mut view = random(1000 + seed, 3);
         let mut numbers = Numbers(seed);
-        let policy = BalancePolicy {
-            operators_max: 5,
-            operators_per_store_max: 3,
-            ..Default::default()
-        };
+        let policy =
+            BalancePolicy { operators_max: 5, operators_per_store_max: 3, ..Default::default() };
         for step in 0..1000 {
             let noisy = step < 500;
             view.recently_moved.clear();
@@ -302,30 +241,17 @@ fn settles_with_slow_and_failing_transfers() {
             }
             if noisy && numbers.below(20) == 0 {
                 let store = numbers.below(3);
-                view.stores[store].state = if numbers.below(2) == 0 {
-                    StoreState::Up
-                } else {
-                    StoreState::Down
-                };
+                view.stores[store].state =
+                    if numbers.below(2) == 0 { StoreState::Up } else { StoreState::Down };
             } else if !noisy {
-                view.stores
-                    .iter_mut()
-                    .for_each(|store| store.state = StoreState::Up);
+                view.stores.iter_mut().for_each(|store| store.state = StoreState::Up);
             }
             let decisions = balance_leaders(&view, &policy);
-            view.operators
-                .extend(decisions.iter().filter_map(|decision| decision.operator));
+            view.operators.extend(decisions.iter().filter_map(|decision| decision.operator));
             check_limits(&view, &policy);
-            assert!(
-                step < 900 || view.operators.is_empty(),
-                "seed {seed}: still busy at {step}"
-            );
+            assert!(step < 900 || view.operators.is_empty(), "seed {seed}: still busy at {step}");
         }
-        assert!(
-            spread(&leaders(&view)) <= 1,
-            "seed {seed}: {:?}",
-            leaders(&view)
-        );
+        assert!(spread(&leaders(&view)) <= 1, "seed {seed}: {:?}", leaders(&view));
     }
 }
 
@@ -339,11 +265,7 @@ fn check_limits(view: &ClusterView, policy: &BalancePolicy) {
         *per_store.entry(*from).or_default() += 1;
         *per_store.entry(*to).or_default() += 1;
     }
-    assert!(
-        per_store
-            .values()
-            .all(|count| *count <= policy.operators_per_store_max)
-    );
+    assert!(per_store.values().all(|count| *count <= policy.operators_per_store_max));
 }
 
 /// The evenest choice of leaders, by trying them all.
@@ -351,14 +273,7 @@ fn brute_force(view: &ClusterView) -> u64 {
     let members: Vec<Vec<u64>> = view
         .ranges
         .iter()
-        .map(|range| {
-            range
-                .descriptor
-                .replicas
-                .iter()
-                .map(|member| member.store.get())
-                .collect()
-        })
+        .map(|range| range.descriptor.replicas.iter().map(|member| member.store.get()).collect())
         .collect();
     let choices: usize = members.iter().map(Vec::len).product();
     let cost = |choice: usize| {
@@ -377,10 +292,7 @@ fn reaches_the_optimum_where_replicas_are_not_everywhere() {
     let mut longer_paths = 0;
     for seed in 0..150 {
         let mut numbers = Numbers(seed);
-        let mut view = ClusterView {
-            stores: stores(5),
-            ..ClusterView::default()
-        };
+        let mut view = ClusterView { stores: stores(5), ..ClusterView::default() };
         for id in 1..=9 {
             let first = 1 + numbers.below(5) as u64;
             let second = 1 + (first + numbers.below(4) as u64) % 5;
@@ -388,28 +300,19 @@ fn reaches_the_optimum_where_replicas_are_not_everywhere() {
             view.ranges.push(range(id, start, &[first, second], first));
         }
         let summaries = balance_leaders(&view, &BalancePolicy::default());
-        longer_paths += summaries
-            .iter()
-            .filter(|d| d.summary.contains("transfer 1 of"))
-            .count();
+        longer_paths += summaries.iter().filter(|d| d.summary.contains("transfer 1 of")).count();
         settle(&mut view);
         assert_eq!(potential(&view).1, brute_force(&view), "seed {seed}");
     }
-    assert!(
-        longer_paths > 0,
-        "the case with a store in between never came up"
-    );
+    assert!(longer_paths > 0, "the case with a store in between never came up");
 }
 
 #[test]
 fn leaves_ranges_alone_that_are_being_moved() {
     let mut view = fresh(3);
     let policy = BalancePolicy::default();
-    view.operators = vec![Operator::TransferLeader {
-        range: RangeId(1),
-        from: StoreId(1),
-        to: StoreId(2),
-    }];
+    view.operators =
+        vec![Operator::TransferLeader { range: RangeId(1), from: StoreId(1), to: StoreId(2) }];
     let subjects = |view: &ClusterView| -> Vec<_> {
         let decisions = balance_leaders(view, &policy);
         decisions
@@ -417,11 +320,7 @@ fn leaves_ranges_alone_that_are_being_moved() {
             .map(|decision| (decision.subject.get(), decision.chosen.unwrap().get()))
             .collect()
     };
-    assert_eq!(
-        subjects(&view),
-        [(2, 3)],
-        "the transfer in flight counts as done"
-    );
+    assert_eq!(subjects(&view), [(2, 3)], "the transfer in flight counts as done");
     view.recently_moved.insert(RangeId(2));
     assert_eq!(subjects(&view), [(3, 3)]);
     view.recently_moved.insert(RangeId(3));
@@ -431,20 +330,11 @@ fn leaves_ranges_alone_that_are_being_moved() {
 #[test]
 fn limits_are_kept() {
     let view = fresh(100);
-    let policy = BalancePolicy {
-        operators_max: 7,
-        ..Default::default()
-    };
+    let policy = BalancePolicy { operators_max: 7, ..Default::default() };
     assert_eq!(balance_leaders(&view, &policy).len(), 7);
-    let policy = BalancePolicy {
-        operators_per_store_max: 3,
-        ..Default::default()
-    };
+    let policy = BalancePolicy { operators_per_store_max: 3, ..Default::default() };
     assert_eq!(balance_leaders(&view, &policy).len(), 3);
-    let policy = BalancePolicy {
-        operators_max: 0,
-        ..Default::default()
-    };
+    let policy = BalancePolicy { operators_max: 0, ..Default::default() };
     assert!(balance_leaders(&view, &policy).is_empty());
 }
 
@@ -454,11 +344,8 @@ fn odd_views_are_no_trouble() {
     assert!(balance_leaders(&ClusterView::default(), &policy).is_empty());
     let mut view = fresh(4);
     view.ranges[0].leader = None;
-    view.ranges[1].leader = Some(ReplicaDescriptor {
-        id: ReplicaId(1),
-        store: StoreId(77),
-        role: ReplicaRole::Voter,
-    });
+    view.ranges[1].leader =
+        Some(ReplicaDescriptor { id: ReplicaId(1), store: StoreId(77), role: ReplicaRole::Voter });
     settle(&mut view);
     view.stores.clear();
     assert!(balance_leaders(&view, &policy).is_empty());
@@ -477,44 +364,26 @@ fn a_learner_is_never_chosen() {
 #[test]
 fn decisions_say_why() {
     let mut view = fresh(4);
-    view.stores.push(StoreView {
-        id: StoreId(4),
-        ..StoreView::default()
-    });
+    view.stores.push(StoreView { id: StoreId(4), ..StoreView::default() });
     view.stores[1].state = StoreState::Draining;
     let decision = &balance_leaders(&view, &BalancePolicy::default())[0];
     assert_eq!(decision.scheduler, LEADER_BALANCE);
     assert_eq!(
         decision.operator,
-        Some(Operator::TransferLeader {
-            range: RangeId(1),
-            from: StoreId(1),
-            to: StoreId(3)
-        })
+        Some(Operator::TransferLeader { range: RangeId(1), from: StoreId(1), to: StoreId(3) })
     );
     assert_eq!(decision.chosen, Some(StoreId(3)));
-    assert_eq!(
-        decision.summary,
-        "range 1: leader from store 1 (4 of 4 ranges) to store 3 (0)"
-    );
+    assert_eq!(decision.summary, "range 1: leader from store 1 (4 of 4 ranges) to store 3 (0)");
     let reasons: Vec<_> = decision
         .candidates
         .iter()
         .map(|candidate| {
-            (
-                candidate.store.get(),
-                candidate.score,
-                candidate.rejected_because.as_deref(),
-            )
+            (candidate.store.get(), candidate.score, candidate.rejected_because.as_deref())
         })
         .collect();
     assert_eq!(
         reasons,
-        [
-            (2, 0, Some("is draining")),
-            (3, 0, None),
-            (4, 0, Some("holds no voter of the range"))
-        ]
+        [(2, 0, Some("is draining")), (3, 0, None), (4, 0, Some("holds no voter of the range"))]
     );
 }
 
@@ -524,38 +393,20 @@ fn explanations_also_say_why_nothing_happens() {
     let policy = BalancePolicy::default();
     let why = |view: &ClusterView, range| explain_leader(view, &policy, RangeId(range)).unwrap();
     assert_eq!(why(&view, 1).chosen, Some(StoreId(2)));
-    assert!(
-        why(&view, 4)
-            .summary
-            .ends_with("2 transfers of other ranges come first")
-    );
+    assert!(why(&view, 4).summary.ends_with("2 transfers of other ranges come first"));
     assert!(why(&view, 5).summary.contains("above all user keys"));
     view.recently_moved.insert(RangeId(1));
     assert!(why(&view, 1).summary.contains("moved recently"));
     view.recently_moved.clear();
     settle(&mut view);
     let decision = why(&view, 1);
-    assert_eq!(
-        (
-            decision.operator,
-            decision.chosen,
-            decision.candidates.len()
-        ),
-        (None, None, 2)
-    );
+    assert_eq!((decision.operator, decision.chosen, decision.candidates.len()), (None, None, 2));
     assert!(
-        decision
-            .summary
-            .ends_with("operator limits would even them out"),
+        decision.summary.ends_with("operator limits would even them out"),
         "{}",
         decision.summary
     );
-    assert!(
-        decision
-            .candidates
-            .iter()
-            .all(|candidate| candidate.rejected_because.is_some())
-    );
+    assert!(decision.candidates.iter().all(|candidate| candidate.rejected_because.is_some()));
     view.ranges[0].leader = None;
     assert!(why(&view, 1).summary.contains("not known"));
     assert_eq!(explain_leader(&view, &policy, RangeId(99)), None);

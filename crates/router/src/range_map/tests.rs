@@ -10,12 +10,7 @@ use crate::testing::{History, changes, enc, range};
 fn map_of(ranges: &[Arc<RangeDescriptor>]) -> RangeMap {
     let mut map = RangeMap::new();
     for range in ranges {
-        assert_eq!(
-            map.insert(range.clone()),
-            Inserted::Applied {
-                replaced: Vec::new()
-            }
-        );
+        assert_eq!(map.insert(range.clone()), Inserted::Applied { replaced: Vec::new() });
     }
     map
 }
@@ -26,48 +21,21 @@ fn ids<'a>(entries: impl Iterator<Item = &'a RangeEntry>) -> Vec<u64> {
 
 #[test]
 fn lookups() {
-    let map = map_of(&[
-        range(1, "", "f", 1),
-        range(2, "f", "m", 1),
-        range(3, "p", "", 1),
-    ]);
+    let map = map_of(&[range(1, "", "f", 1), range(2, "f", "m", 1), range(3, "p", "", 1)]);
     let at = |key: &str| map.get(&enc(key)).map(|entry| entry.descriptor.id.get());
-    assert_eq!(
-        (at(""), at("ezz"), at("f"), at("l")),
-        (Some(1), Some(1), Some(2), Some(2))
-    );
-    assert_eq!(
-        (at("m"), at("n"), at("p"), at("zzz")),
-        (None, None, Some(3), Some(3))
-    );
-    assert_eq!(
-        map.get(b"").map(|entry| entry.descriptor.id),
-        Some(RangeId(1))
-    );
+    assert_eq!((at(""), at("ezz"), at("f"), at("l")), (Some(1), Some(1), Some(2), Some(2)));
+    assert_eq!((at("m"), at("n"), at("p"), at("zzz")), (None, None, Some(3), Some(3)));
+    assert_eq!(map.get(b"").map(|entry| entry.descriptor.id), Some(RangeId(1)));
 
-    let previous = |key: &str| {
-        map.previous(&enc(key))
-            .map(|entry| entry.descriptor.id.get())
-    };
+    let previous = |key: &str| map.previous(&enc(key)).map(|entry| entry.descriptor.id.get());
     assert_eq!((previous("a"), previous("g")), (None, Some(1)));
-    assert_eq!(
-        (previous("n"), previous("q")),
-        (None, None),
-        "a gap has no neighbours"
-    );
+    assert_eq!((previous("n"), previous("q")), (None, None), "a gap has no neighbours");
 
     let scan = |start: &str, end: &str, limit| {
         let bound = |text: &str| {
-            if text.is_empty() {
-                Bytes::new()
-            } else {
-                enc(text)
-            }
+            if text.is_empty() { Bytes::new() } else { enc(text) }
         };
-        let span = KeyRange {
-            start: bound(start),
-            end: bound(end),
-        };
+        let span = KeyRange { start: bound(start), end: bound(end) };
         ids(map.scan(&span, limit))
     };
     assert_eq!(scan("", "", 9), [1, 2, 3]);
@@ -78,12 +46,7 @@ fn lookups() {
     assert_eq!(scan("z", "a", 9), [0; 0]);
     assert_eq!(
         map.check_tiling(),
-        Err(TilingError::Gap {
-            span: KeyRange {
-                start: enc("m"),
-                end: enc("p")
-            }
-        })
+        Err(TilingError::Gap { span: KeyRange { start: enc("m"), end: enc("p") } })
     );
 }
 
@@ -91,25 +54,10 @@ fn lookups() {
 fn a_child_displaces_its_parent_and_the_parent_comes_back_smaller() {
     let mut map = map_of(&[range(1, "", "", 1)]);
     let parent = map.get_by_id(RangeId(1)).unwrap().clone();
-    assert_eq!(
-        map.insert(range(2, "m", "", 2)),
-        Inserted::Applied {
-            replaced: vec![parent]
-        }
-    );
+    assert_eq!(map.insert(range(2, "m", "", 2)), Inserted::Applied { replaced: vec![parent] });
     assert!(map.get(&enc("a")).is_none(), "nobody has told who holds it");
-    assert_eq!(
-        map.insert(range(1, "", "", 1)),
-        Inserted::Stale {
-            current: range(2, "m", "", 2)
-        }
-    );
-    assert_eq!(
-        map.insert(range(1, "", "m", 2)),
-        Inserted::Applied {
-            replaced: Vec::new()
-        }
-    );
+    assert_eq!(map.insert(range(1, "", "", 1)), Inserted::Stale { current: range(2, "m", "", 2) });
+    assert_eq!(map.insert(range(1, "", "m", 2)), Inserted::Applied { replaced: Vec::new() });
     assert_eq!(map.insert(range(1, "", "m", 2)), Inserted::Unchanged);
     assert_eq!(map.check_tiling(), Ok(()));
 }
@@ -118,31 +66,12 @@ fn a_child_displaces_its_parent_and_the_parent_comes_back_smaller() {
 fn what_is_not_provably_newer_is_refused() {
     let mut map = map_of(&[range(1, "", "m", 3)]);
     let known = range(1, "", "m", 3);
-    let stale = Inserted::Stale {
-        current: known.clone(),
-    };
-    assert_eq!(
-        map.insert(range(2, "a", "b", 3)),
-        stale,
-        "same version, other range"
-    );
-    assert_eq!(
-        map.insert(range(1, "", "z", 3)),
-        stale,
-        "same epoch, other bounds"
-    );
-    let crossing = RangeDescriptor {
-        epoch: RangeEpoch {
-            conf_ver: 0,
-            version: 4,
-        },
-        ..(*known).clone()
-    };
-    assert_eq!(
-        map.insert(Arc::new(crossing)),
-        stale,
-        "newer in one part, older in the other"
-    );
+    let stale = Inserted::Stale { current: known.clone() };
+    assert_eq!(map.insert(range(2, "a", "b", 3)), stale, "same version, other range");
+    assert_eq!(map.insert(range(1, "", "z", 3)), stale, "same epoch, other bounds");
+    let crossing =
+        RangeDescriptor { epoch: RangeEpoch { conf_ver: 0, version: 4 }, ..(*known).clone() };
+    assert_eq!(map.insert(Arc::new(crossing)), stale, "newer in one part, older in the other");
     assert_eq!(map.insert(range(4, "x", "x", 9)), Inserted::Empty);
     assert_eq!(ids(map.iter()), [1]);
 }
@@ -153,36 +82,18 @@ fn leaders_by_term() {
     let replica = |store: usize| Some(range(1, "", "", 1).replicas[store - 1]);
     let id = RangeId(1);
     assert_eq!(map.update_leader(id, replica(1), 5), LeaderUpdate::Changed);
-    assert_eq!(
-        map.update_leader(id, replica(1), 5),
-        LeaderUpdate::Unchanged
-    );
+    assert_eq!(map.update_leader(id, replica(1), 5), LeaderUpdate::Unchanged);
     assert_eq!(map.update_leader(id, None, 5), LeaderUpdate::Unchanged);
     assert_eq!(map.update_leader(id, replica(2), 4), LeaderUpdate::Stale);
     assert_eq!(map.get_by_id(id).unwrap().leader, replica(1));
     assert_eq!(map.update_leader(id, None, 6), LeaderUpdate::Changed);
     assert_eq!(map.get_by_id(id).unwrap().leader, None);
     assert_eq!(map.update_leader(id, replica(2), 6), LeaderUpdate::Changed);
-    let stranger = ReplicaDescriptor {
-        id: ReplicaId(99),
-        ..replica(2).unwrap()
-    };
-    assert_eq!(
-        map.update_leader(id, Some(stranger), 7),
-        LeaderUpdate::Unknown
-    );
-    assert_eq!(
-        map.update_leader(RangeId(8), None, 7),
-        LeaderUpdate::Unknown
-    );
+    let stranger = ReplicaDescriptor { id: ReplicaId(99), ..replica(2).unwrap() };
+    assert_eq!(map.update_leader(id, Some(stranger), 7), LeaderUpdate::Unknown);
+    assert_eq!(map.update_leader(RangeId(8), None, 7), LeaderUpdate::Unknown);
     map.forget_leader(id);
-    assert_eq!(
-        (
-            map.get_by_id(id).unwrap().leader,
-            map.get_by_id(id).unwrap().term
-        ),
-        (None, 6)
-    );
+    assert_eq!((map.get_by_id(id).unwrap().leader, map.get_by_id(id).unwrap().term), (None, 6));
 }
 
 #[test]
@@ -203,31 +114,18 @@ fn a_new_epoch_keeps_the_leader_only_if_it_is_still_a_member() {
 #[test]
 fn removal_leaves_a_gap() {
     let mut map = map_of(&[range(1, "", "m", 1), range(2, "m", "", 1)]);
-    assert_eq!(
-        map.remove(RangeId(1)).unwrap().descriptor,
-        range(1, "", "m", 1)
-    );
+    assert_eq!(map.remove(RangeId(1)).unwrap().descriptor, range(1, "", "m", 1));
     assert_eq!(map.remove(RangeId(1)), None);
-    assert_eq!(
-        (map.len(), map.is_empty(), map.get(&enc("a"))),
-        (1, false, None)
-    );
+    assert_eq!((map.len(), map.is_empty(), map.get(&enc("a"))), (1, false, None));
     assert_eq!(
         map.check_tiling(),
-        Err(TilingError::Gap {
-            span: KeyRange {
-                start: Bytes::new(),
-                end: enc("m")
-            }
-        })
+        Err(TilingError::Gap { span: KeyRange { start: Bytes::new(), end: enc("m") } })
     );
 }
 
 /// What `RangeMap` promises, by looking at everything.
 fn naive_get<'a>(now: &'a [Arc<RangeDescriptor>], key: &[u8]) -> Option<&'a RangeDescriptor> {
-    now.iter()
-        .map(|range| &**range)
-        .find(|range| range.span.contains(key))
+    now.iter().map(|range| &**range).find(|range| range.span.contains(key))
 }
 
 fn descriptors(map: &RangeMap) -> Vec<Arc<RangeDescriptor>> {

@@ -34,11 +34,7 @@ pub(crate) struct TestRuntime {
 impl TestRuntime {
     pub(crate) fn new() -> Arc<Self> {
         let (random, tasks) = (AtomicU64::new(1), watch::Sender::new(0));
-        Arc::new(Self {
-            start: Instant::now(),
-            random,
-            tasks,
-        })
+        Arc::new(Self { start: Instant::now(), random, tasks })
     }
 }
 
@@ -52,8 +48,7 @@ impl Runtime for TestRuntime {
     }
 
     fn random_u64(&self) -> u64 {
-        self.random
-            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)
+        self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)
     }
 
     fn spawn(&self, task: BoxFuture<()>) {
@@ -158,10 +153,7 @@ impl Node {
         let mut registry = Registry::default();
         let metrics = TransportMetrics::new(&mut registry);
         let transport = Transport::start(
-            PeerIdentity {
-                cluster,
-                store: StoreId(store),
-            },
+            PeerIdentity { cluster, store: StoreId(store) },
             Arc::clone(book) as Arc<dyn AddressResolver>,
             Arc::clone(&recorder) as Arc<dyn MessageHandler>,
             connector,
@@ -169,13 +161,7 @@ impl Node {
             options,
             metrics.clone(),
         );
-        Self {
-            transport,
-            recorder,
-            runtime,
-            metrics,
-            registry,
-        }
+        Self { transport, recorder, runtime, metrics, registry }
     }
 
     /// A node that listens, entered in the book.

@@ -9,11 +9,7 @@ use anyhow::{Context, ensure};
 
 /// Paths from `root`, with `/`, sorted, without duplicates.
 pub(super) fn list(root: &Path) -> anyhow::Result<Vec<String>> {
-    let mut paths = if root.join(".git").exists() {
-        tracked(root)?
-    } else {
-        unpacked(root)?
-    };
+    let mut paths = if root.join(".git").exists() { tracked(root)? } else { unpacked(root)? };
     paths.sort();
     paths.dedup();
     Ok(paths)
@@ -36,14 +32,7 @@ pub(super) fn read_text(root: &Path, path: &str) -> anyhow::Result<Option<String
 fn tracked(root: &Path) -> anyhow::Result<Vec<String>> {
     // A checkout that another user owns (a mounted volume in CI) is as good to read as our own.
     let output = Command::new("git")
-        .args([
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "-z",
-            "-co",
-            "--exclude-standard",
-        ])
+        .args(["-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"])
         .current_dir(root)
         .output()
         .context("cannot run git")?;
@@ -77,10 +66,7 @@ mod tests {
     use super::*;
 
     fn git(root: &Path, arguments: &[&str]) {
-        let status = Command::new("git")
-            .args(arguments)
-            .current_dir(root)
-            .status();
+        let status = Command::new("git").args(arguments).current_dir(root).status();
         assert!(status.expect("git is installed").success());
     }
 
@@ -96,10 +82,7 @@ mod tests {
         fs::remove_file(root.join("gone.rs")).expect("removable");
         fs::write(root.join("new.md"), "n").expect("writable");
         fs::write(root.join("skip"), "s").expect("writable");
-        assert_eq!(
-            list(root).expect("listed"),
-            [".gitignore", "a.rs", "gone.rs", "new.md"]
-        );
+        assert_eq!(list(root).expect("listed"), [".gitignore", "a.rs", "gone.rs", "new.md"]);
         assert_eq!(read_text(root, "gone.rs").expect("read"), None);
         assert_eq!(read_text(root, "a.rs").expect("read").as_deref(), Some("a"));
     }

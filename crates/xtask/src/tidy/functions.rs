@@ -29,11 +29,7 @@ pub(super) fn functions(masked: &str) -> Vec<Function> {
         };
         let close = closing_brace(masked, open);
         let lines = newlines(&masked[at..close]) + 1;
-        found.push(Function {
-            name: name.to_owned(),
-            line: newlines(&masked[..at]) + 1,
-            lines,
-        });
+        found.push(Function { name: name.to_owned(), line: newlines(&masked[..at]) + 1, lines });
     }
     found
 }
@@ -45,9 +41,7 @@ pub(super) fn words(masked: &str) -> impl Iterator<Item = (usize, &str)> {
     std::iter::from_fn(move || {
         at += masked[at..].find(is_word)?;
         let start = at;
-        at += masked[start..]
-            .find(|c| !is_word(c))
-            .unwrap_or(masked.len() - start);
+        at += masked[start..].find(|c| !is_word(c)).unwrap_or(masked.len() - start);
         Some((start, &masked[start..at]))
     })
 }
@@ -106,10 +100,7 @@ mod tests {
     use super::*;
 
     fn found(source: &str) -> Vec<(String, usize, usize)> {
-        functions(&mask(source))
-            .into_iter()
-            .map(|f| (f.name, f.line, f.lines))
-            .collect()
+        functions(&mask(source)).into_iter().map(|f| (f.name, f.line, f.lines)).collect()
     }
 
     #[test]
@@ -126,10 +117,7 @@ mod tests {
 
     #[test]
     fn declarations_and_function_types_have_no_length() {
-        assert_eq!(
-            found("trait T { fn a(&self) -> [u8; 2]; }\ntype F = fn(u8) -> u8;\n"),
-            []
-        );
+        assert_eq!(found("trait T { fn a(&self) -> [u8; 2]; }\ntype F = fn(u8) -> u8;\n"), []);
     }
 
     #[test]
@@ -145,9 +133,6 @@ mod tests {
 
     #[test]
     fn words_in_text_open_nothing() {
-        assert_eq!(
-            found("// fn a() {\nconst S: &str = \"fn b() {\";\nlet r#fn = 1;\n"),
-            []
-        );
+        assert_eq!(found("// fn a() {\nconst S: &str = \"fn b() {\";\nlet r#fn = 1;\n"), []);
     }
 }

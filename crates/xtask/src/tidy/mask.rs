@@ -6,11 +6,7 @@
 
 /// `source` with comments and literals blanked out.
 pub(super) fn mask(source: &str) -> String {
-    let mut scanner = Scanner {
-        chars: source.chars().collect(),
-        at: 0,
-        out: String::new(),
-    };
+    let mut scanner = Scanner { chars: source.chars().collect(), at: 0, out: String::new() };
     while scanner.at < scanner.chars.len() {
         scanner.step();
     }
@@ -105,9 +101,7 @@ impl Scanner {
 
     /// `r"…"`, `r#"…"#` and so on; `r#name` is code.
     fn raw_string_or_code(&mut self) {
-        let hashes = (1..)
-            .take_while(|&ahead| self.peek(ahead) == Some('#'))
-            .count();
+        let hashes = (1..).take_while(|&ahead| self.peek(ahead) == Some('#')).count();
         if self.peek(1 + hashes) != Some('"') {
             return self.keep();
         }
@@ -156,19 +150,13 @@ mod tests {
 
     #[test]
     fn raw_strings_vanish_and_raw_names_stay() {
-        assert_eq!(
-            words("a(r\"\\\", br#\"}\"\"#, r##\"\"# }\"##) b"),
-            "a( , b , ) b"
-        );
+        assert_eq!(words("a(r\"\\\", br#\"}\"\"#, r##\"\"# }\"##) b"), "a( , b , ) b");
         assert_eq!(words("r#fn bar #[x]"), "r#fn bar #[x]");
     }
 
     #[test]
     fn characters_vanish_and_lifetimes_stay() {
-        assert_eq!(
-            words(r"f('{', '\'', b'}', '\u{7d}', '/') x"),
-            "f( , , b , , ) x"
-        );
+        assert_eq!(words(r"f('{', '\'', b'}', '\u{7d}', '/') x"), "f( , , b , , ) x");
         assert_eq!(
             words("impl<'a> X<'a, 'static> { 'x: loop {} }"),
             "impl<'a> X<'a, 'static> { 'x: loop {} }"

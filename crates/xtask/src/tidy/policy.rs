@@ -17,41 +17,22 @@ pub const BANNED_MACROS: &[(&str, &str)] = &[
 /// Where Rust code may say "region", the wire format's word for a range. Everywhere else only the name
 /// of a wire message (`metapb.Region…`) may be written.
 pub const REGION_ALLOWED: &[(&str, &str)] = &[
-    (
-        "crates/proto/",
-        "generated from and converting the wire format",
-    ),
-    (
-        "crates/server/src/wire",
-        "converts between the wire format and our types",
-    ),
-    (
-        "crates/server/src/kv",
-        "implements the wire format's key-value service",
-    ),
-    (
-        "crates/server/src/pd",
-        "implements the wire format's placement service",
-    ),
+    ("crates/proto/", "generated from and converting the wire format"),
+    ("crates/server/src/wire", "converts between the wire format and our types"),
+    ("crates/server/src/kv", "implements the wire format's key-value service"),
+    ("crates/server/src/pd", "implements the wire format's placement service"),
     ("crates/client/src/", "speaks the wire format to nodes"),
-    (
-        "tests/",
-        "drives nodes through foreign clients that use the wire format's words",
-    ),
+    ("tests/", "drives nodes through foreign clients that use the wire format's words"),
     ("crates/xtask/", "states this rule"),
 ];
 
 /// Test code that may sleep: only what pauses between two looks at a condition.
-pub const SLEEP_ALLOWED: &[(&str, &str)] = &[(
-    "tests/src/poll.rs",
-    "the one loop that waits, with a deadline, for a condition to hold",
-)];
+pub const SLEEP_ALLOWED: &[(&str, &str)] =
+    &[("tests/src/poll.rs", "the one loop that waits, with a deadline, for a condition to hold")];
 
 /// Whether a row of `exceptions` covers `path`.
 pub fn covers(exceptions: &[(&str, &str)], path: &str) -> bool {
-    exceptions
-        .iter()
-        .any(|(prefix, _)| path.starts_with(prefix))
+    exceptions.iter().any(|(prefix, _)| path.starts_with(prefix))
 }
 
 /// Whether `path` is of a text format whose white space we keep clean. Lock files and recorded test

@@ -27,28 +27,18 @@ fn sizes(text: &str, masked: &str, report: &mut Report<'_>) {
     let lines = text.lines().count();
     if lines > policy::FILE_LINES_MAX {
         let max = policy::FILE_LINES_MAX;
-        report.add(
-            max + 1,
-            format!("{lines} lines, at most {max}: split the file by concept"),
-        );
+        report.add(max + 1, format!("{lines} lines, at most {max}: split the file by concept"));
     }
     for function in functions(masked) {
         if function.lines > policy::FUNCTION_LINES_MAX {
             let (name, lines, max) = (function.name, function.lines, policy::FUNCTION_LINES_MAX);
-            report.add(
-                function.line,
-                format!("fn {name} has {lines} lines, at most {max}"),
-            );
+            report.add(function.line, format!("fn {name} has {lines} lines, at most {max}"));
         }
     }
 }
 
 fn tabs(text: &str, report: &mut Report<'_>) {
-    for (index, _) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.contains('\t'))
-    {
+    for (index, _) in text.lines().enumerate().filter(|(_, line)| line.contains('\t')) {
         report.add(index + 1, "tab character");
     }
 }
@@ -68,18 +58,13 @@ fn banned_macros(masked: &str, report: &mut Report<'_>) {
 fn ignored_tests(masked: &str, report: &mut Report<'_>) {
     for (at, _) in words(masked).filter(|(_, word)| *word == "ignore") {
         let start = masked[..at].rfind("#[").unwrap_or(at);
-        let opened = masked[start..at]
-            .bytes()
-            .fold(0_i32, |depth, byte| match byte {
-                b'[' => depth + 1,
-                b']' => depth - 1,
-                _ => depth,
-            });
+        let opened = masked[start..at].bytes().fold(0_i32, |depth, byte| match byte {
+            b'[' => depth + 1,
+            b']' => depth - 1,
+            _ => depth,
+        });
         if opened > 0 {
-            report.add(
-                line_of(masked, at),
-                "ignored test: make it pass or delete it",
-            );
+            report.add(line_of(masked, at), "ignored test: make it pass or delete it");
         }
     }
 }
@@ -115,34 +100,25 @@ fn region(text: &str, report: &mut Report<'_>) {
     for (index, line) in text.lines().enumerate() {
         let rest = line.replace("metapb.Region", "").to_ascii_lowercase();
         if rest.contains("region") {
-            report.add(
-                index + 1,
-                "say range: region is the wire format's word (see policy.rs)",
-            );
+            report.add(index + 1, "say range: region is the wire format's word (see policy.rs)");
         }
     }
 }
 
 /// Whether everything in the file is test code.
 fn is_test_path(path: &str) -> bool {
-    path.split('/')
-        .any(|part| part == "tests" || part == "tests.rs")
+    path.split('/').any(|part| part == "tests" || part == "tests.rs")
 }
 
 /// Calls and imports of a sleep, and imports in braces (`use tokio::time::{Duration, sleep}`).
 fn sleeps(masked: &str, report: &mut Report<'_>) {
     for (at, word) in words(masked).filter(|(_, word)| matches!(*word, "sleep" | "sleep_until")) {
         let statement = &masked[masked[..at].rfind(';').map_or(0, |end| end + 1)..at];
-        let path = &statement[statement
-            .rfind(|c: char| !is_path(c))
-            .map_or(0, |end| end + 1)..];
+        let path = &statement[statement.rfind(|c: char| !is_path(c)).map_or(0, |end| end + 1)..];
         let imported = words(statement).any(|(_, word)| word == "use");
         let of_clock = |text: &str| words(text).any(|(_, w)| matches!(w, "time" | "thread"));
         if of_clock(path) || imported && of_clock(statement) {
-            report.add(
-                line_of(masked, at),
-                format!("{word} in a test: wait for a condition"),
-            );
+            report.add(line_of(masked, at), format!("{word} in a test: wait for a condition"));
         }
     }
 }

@@ -1,0 +1,155 @@
+//! Connections that end when the node stops, whatever the other side does.
+//!
+//! A graceful end waits for every stream, and streams of batched commands or of a peer's messages
+//! never end by themselves. So each connection carries the node's stop signal: once that is given, it
+//! reads no further, and everything above it is dropped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cribwork_types::Runtime;
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::ServerError;
+
+/// Pause after a connection could not be accepted: most often no file descriptor is left, and the
+/// next attempt would fail at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening port.
+pub(crate) struct Incoming {
+    listener: TcpListener,
+    address: SocketAddr,
+    stop: CancellationToken,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl Incoming {
+    /// Listens on `address` (`host:port`); `stop` ends all its connections.
+    pub(crate) async fn bind(
+        address: &str,
+        stop: CancellationToken,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, ServerError> {
+        let failed = |error: io::Error| ServerError::Listen {
+            address: address.to_owned(),
+            why: error.to_string(),
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, stop, runtime })
+    }
+
+    /// Where it really listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    async fn next(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((tcp, peer)) => {
+                    if let Err(error) = tcp.set_nodelay(true) {
+                        tracing::debug!(%peer, %error, "cannot switch off delays");
+                    }
+                    let stopped = Box::pin(self.stop.clone().cancelled_owned());
+                    return (Connection { tcp, stopped }, peer);
+                }
+                Err(error) => {
+                    tracing::warn!(address = %self.address, %error, "cannot accept a connection");
+                    self.runtime.sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// As the gRPC server wants it.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Connection>> + Send {
+        futures::stream::unfold(self, |mut incoming| async move {
+            let (connection, _) = incoming.next().await;
+            Some((Ok(connection), incoming))
+        })
+    }
+}
+
+/// As the HTTP server wants it.
+impl axum::serve::Listener for Incoming {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        self.next().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    tcp: TcpStream,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        // Only when there is nothing to read, to cost nothing under load: what a peer has sent
+        // before the stop may still be served.
+        if read.is_pending() && self.stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.tcp.connect_info()
+    }
+}

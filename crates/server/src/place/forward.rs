@@ -1,0 +1,104 @@
+//! Answering for placement on any node: by leading it, or by asking the node that does, once.
+
+use std::time::Duration;
+
+use cribwork_types::{BoxFuture, RuntimeExt, StoreId};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+
+use super::Place;
+use crate::ServerError;
+
+/// Metadata of a request that was passed on: its receiver leads or refuses.
+pub(crate) const FORWARDED_METADATA: &str = "cribwork-forwarded";
+/// How long a request is kept while placement has no leader.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two attempts.
+const RETRY: Duration = Duration::from_millis(25);
+/// Time limit of one forwarded call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Marks a request as passed on.
+pub(crate) fn forwarded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(FORWARDED_METADATA, MetadataValue::from_static("1"));
+    request
+}
+
+/// True if another node passed this request on.
+pub(crate) fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED_METADATA)
+}
+
+impl Place {
+    /// Runs `local` if this node leads placement, else `remote` with the leader's address, again
+    /// while neither answers, within a limit.
+    ///
+    /// # Errors
+    /// The last error met.
+    pub(crate) async fn route<T, L, R>(
+        &self,
+        passed_on: bool,
+        local: L,
+        remote: R,
+    ) -> Result<T, ServerError>
+    where
+        T: Send,
+        L: Fn() -> BoxFuture<Result<T, ServerError>> + Send + Sync,
+        R: Fn(String) -> BoxFuture<Result<T, ServerError>> + Send + Sync,
+    {
+        let runtime = &self.parts().runtime;
+        let deadline = runtime.now() + PATIENCE;
+        let mut attempt = 0;
+        loop {
+            let result = match self.leads() {
+                true => local().await,
+                false if passed_on => {
+                    return Err(ServerError::NotPlacementLeader { leader: self.leader_store() });
+                }
+                false => self.remote(attempt, &remote).await,
+            };
+            attempt += 1;
+            match result {
+                Err(error) if error.is_transient() && runtime.now() < deadline => {
+                    runtime.sleep(RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn remote<T, R>(&self, attempt: usize, remote: &R) -> Result<T, ServerError>
+    where
+        T: Send,
+        R: Fn(String) -> BoxFuture<Result<T, ServerError>> + Send + Sync,
+    {
+        let unknown = ServerError::NotPlacementLeader { leader: None };
+        let store = self.candidate(attempt).ok_or(unknown.clone())?;
+        let address = self.parts().addresses.get(store).ok_or(unknown)?.address;
+        self.parts().metrics.forwarded.inc();
+        let call = self.parts().runtime.timeout(CALL_TIMEOUT, remote(address.clone())).await;
+        let result = call.unwrap_or(Err(ServerError::Timeout { what: "the placement leader" }));
+        if let Err(ServerError::Transport(_) | ServerError::Timeout { .. }) = &result {
+            self.parts().peers.forget(&address);
+        }
+        result
+    }
+
+    /// Whom to ask: the leader that the local replica knows, else the members in turn.
+    fn candidate(&self, attempt: usize) -> Option<StoreId> {
+        let own = self.parts().store;
+        if let Some(leader) = self.leader_store().filter(|store| *store != own) {
+            return Some(leader);
+        }
+        let members: Vec<StoreId> = self
+            .parts()
+            .plan
+            .placement_members
+            .iter()
+            .copied()
+            .filter(|store| *store != own)
+            .collect();
+        members.get(attempt % members.len().max(1)).copied()
+    }
+}

@@ -1,0 +1,256 @@
+//! What the placement leader holds in memory, how it comes to it, and how it changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cribwork_placement::{Decision, Directory, IdAllocator, IdKind, Operator, Tso};
+use cribwork_types::{Cf, RangeId, StoreId, Timestamp, WriteBatch};
+
+use super::Place;
+use super::rows::{self, Row, ServicePoint, Stored};
+use crate::{ServerError, StoreInfo};
+
+/// What a store said of itself last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// Runtime clock.
+    pub(super) at: Duration,
+    pub(super) leaders: u64,
+    pub(super) replicas: u64,
+    pub(super) used_bytes: u64,
+    pub(super) capacity_bytes: u64,
+    /// It has told this leader of all its ranges.
+    pub(super) full: bool,
+}
+
+/// A transfer that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    pub(super) operator: Operator,
+    pub(super) until: Duration,
+}
+
+/// The tables, in memory.
+pub(super) struct Lead {
+    pub(super) term: u64,
+    pub(super) ids: IdAllocator,
+    pub(super) tso: Tso,
+    pub(super) safe_point: u64,
+    pub(super) services: Vec<ServicePoint>,
+    pub(super) stores: BTreeMap<StoreId, StoreInfo>,
+    pub(super) heard: BTreeMap<StoreId, Heard>,
+    pub(super) directory: Directory,
+    pub(super) sizes: BTreeMap<RangeId, u64>,
+    pub(super) running: Vec<Running>,
+    /// Ranges moved lately, until when they are left alone.
+    pub(super) moved: BTreeMap<RangeId, Duration>,
+    pub(super) scheduled_at: Duration,
+    pub(super) decisions: Vec<Decision>,
+}
+
+impl Lead {
+    fn new(term: u64, stored: Stored, now_wall_ms: u64) -> Self {
+        let mut directory = Directory::new();
+        for descriptor in stored.ranges {
+            directory.report(Arc::new(descriptor), None, 0);
+        }
+        Self {
+            term,
+            ids: stored.ids.unwrap_or_default(),
+            tso: Tso::recover(stored.window_ms, now_wall_ms),
+            safe_point: stored.safe_point,
+            services: stored.services,
+            stores: stored.stores.into_iter().map(|store| (store.id, store)).collect(),
+            heard: BTreeMap::new(),
+            directory,
+            sizes: BTreeMap::new(),
+            running: Vec::new(),
+            moved: BTreeMap::new(),
+            scheduled_at: Duration::ZERO,
+            decisions: Vec::new(),
+        }
+    }
+}
+
+impl Place {
+    fn not_leader(&self) -> ServerError {
+        ServerError::NotPlacementLeader { leader: self.leader_store() }
+    }
+
+    /// Who leads group 0, as its replica here sees it.
+    pub(crate) fn leader_store(&self) -> Option<StoreId> {
+        self.replica()?.leader().leader.map(|leader| leader.store)
+    }
+
+    /// True while this node holds the tables.
+    pub(super) fn leads(&self) -> bool {
+        self.inner.lead.lock().is_some()
+    }
+
+    /// Looks at the tables.
+    pub(super) fn with_lead<T>(&self, look: impl FnOnce(&mut Lead) -> T) -> Result<T, ServerError> {
+        match self.inner.lead.lock().as_mut() {
+            Some(lead) => Ok(look(lead)),
+            None => Err(self.not_leader()),
+        }
+    }
+
+    /// Reads the tables as the new leader. The read proves leadership: an older leader's lease is
+    /// over, so nobody else hands out timestamps, and what it persisted is seen here.
+    pub(super) async fn take_over(&self) -> Result<(), ServerError> {
+        let _writing = self.inner.writing.lock().await;
+        let replica = self.replica().ok_or_else(|| self.not_leader())?;
+        let handle = replica.read().await?;
+        let term = handle.token.term();
+        let mut stored = Stored::load(handle.snapshot.as_ref())?;
+        if stored.cluster.is_none() {
+            self.write(term, self.first_rows()).await?;
+            let handle = replica.read().await?;
+            stored = Stored::load(handle.snapshot.as_ref())?;
+        }
+        let mut lead = Lead::new(term, stored, self.parts().runtime.wall_ms());
+        for store in lead.stores.values() {
+            self.parts().addresses.set(store.clone());
+        }
+        if let Some(upper_ms) = lead.tso.window_needed(self.parts().runtime.wall_ms()) {
+            self.write(term, vec![rows::window(upper_ms)]).await?;
+            lead.tso.window_persisted(upper_ms);
+        }
+        *self.inner.lead.lock() = Some(lead);
+        self.parts().metrics.leading.set(1);
+        Ok(())
+    }
+
+    /// The tables as the bootstrap plan makes them.
+    fn first_rows(&self) -> Vec<Row> {
+        let plan = &self.parts().plan;
+        let stores = plan.stores.iter().map(|store| {
+            rows::store(&StoreInfo {
+                id: store.id,
+                address: store.address.clone(),
+                http: store.http.clone(),
+                ..StoreInfo::default()
+            })
+        });
+        let mut all: Vec<Row> = stores.collect();
+        all.extend(plan.ranges.iter().map(rows::range));
+        all.push(rows::ids(&plan.ids));
+        all.push(rows::cluster(plan.cluster.get()));
+        all
+    }
+
+    /// Proposes rows under `term`; they are applied when this returns. After a failure nobody knows
+    /// what is stored, so the memory is dropped.
+    async fn write(&self, term: u64, rows: Vec<Row>) -> Result<(), ServerError> {
+        let result = self.try_write(term, rows).await;
+        if result.is_err() {
+            *self.inner.lead.lock() = None;
+            self.parts().metrics.leading.set(0);
+            self.leader_changed();
+        }
+        result
+    }
+
+    async fn try_write(&self, term: u64, rows: Vec<Row>) -> Result<(), ServerError> {
+        let replica = self.replica().ok_or_else(|| self.not_leader())?;
+        let token = replica.token().await?;
+        if token.term() != term {
+            return Err(self.not_leader());
+        }
+        let mut batch = WriteBatch::new();
+        for (key, value) in rows {
+            batch.put(Cf::Meta, key, value);
+        }
+        replica.propose(&token, batch).await?;
+        Ok(())
+    }
+
+    /// Changes the tables: `plan` computes rows from memory, and `commit` takes them over into
+    /// memory once they are applied.
+    pub(super) async fn change<T>(
+        &self,
+        plan: impl FnOnce(&Lead) -> Result<(Vec<Row>, T), ServerError>,
+        commit: impl FnOnce(&mut Lead, &T),
+    ) -> Result<T, ServerError> {
+        let _writing = self.inner.writing.lock().await;
+        let (term, rows, outcome) = self.with_lead(|lead| {
+            plan(lead).map(|(rows, outcome)| (lead.term, rows, outcome))
+        })??;
+        if !rows.is_empty() {
+            self.write(term, rows).await?;
+        }
+        self.with_lead(|lead| commit(lead, &outcome))?;
+        Ok(outcome)
+    }
+
+    /// Persists the next window before the present one runs out.
+    pub(super) async fn renew_window(&self) -> Result<(), ServerError> {
+        let wall = self.parts().runtime.wall_ms();
+        if self.with_lead(|lead| lead.tso.window_needed(wall))?.is_none() {
+            return Ok(());
+        }
+        let needed = |lead: &Lead| {
+            let upper = lead.tso.window_needed(wall);
+            Ok((upper.map(rows::window).into_iter().collect(), upper))
+        };
+        self.change(needed, |lead, upper| {
+            if let Some(upper) = upper {
+                lead.tso.window_persisted(*upper);
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The last of `count` new timestamps, all in one millisecond.
+    pub(super) async fn take_timestamps(&self, count: u32) -> Result<Timestamp, ServerError> {
+        use cribwork_placement::{PlacementError, TsoError};
+        let wall = self.parts().runtime.wall_ms();
+        let (term, taken) = self.with_lead(|lead| (lead.term, lead.tso.take(count, wall)))?;
+        let batch = match taken {
+            Err(TsoError::WindowExhausted { .. }) => {
+                self.renew_window().await?;
+                let wall = self.parts().runtime.wall_ms();
+                self.with_lead(|lead| lead.tso.take(count, wall))?.map_err(PlacementError::from)?
+            }
+            taken => taken.map_err(PlacementError::from)?,
+        };
+        self.prove_leadership(term).await?;
+        let metrics = &self.parts().metrics;
+        metrics.timestamp_requests.inc();
+        metrics.timestamps.inc_by(u64::from(count));
+        self.parts().clock.observe(batch.last());
+        Ok(batch.last())
+    }
+
+    /// This node still leads in `term`, by a clock read that comes after this call began.
+    async fn prove_leadership(&self, term: u64) -> Result<(), ServerError> {
+        let replica = self.replica().ok_or_else(|| self.not_leader())?;
+        let handle = match replica.try_read() {
+            Some(handle) => handle,
+            None => replica.read().await?,
+        };
+        match handle.token.term() == term {
+            true => Ok(()),
+            false => Err(self.not_leader()),
+        }
+    }
+
+    /// The first of `count` new ids.
+    pub(super) async fn reserve_ids(&self, kind: IdKind, count: u32) -> Result<u64, ServerError> {
+        let reserve = |lead: &Lead| {
+            let mut ids = lead.ids.clone();
+            let first = ids.reserve(kind, u64::from(count))?;
+            Ok((vec![rows::ids(&ids)], (first, ids)))
+        };
+        let (first, _) = self.change(reserve, |lead, (_, ids)| lead.ids = ids.clone()).await?;
+        Ok(first)
+    }
+
+    /// Ranges that have moved lately.
+    pub(super) fn recently_moved(lead: &mut Lead, now: Duration) -> BTreeSet<RangeId> {
+        lead.moved.retain(|_, until| *until > now);
+        lead.moved.keys().copied().collect()
+    }
+}

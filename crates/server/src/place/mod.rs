@@ -1,0 +1,142 @@
+//! The placement host: the group that knows where everything is and what time it is.
+//!
+//! Group 0 is an ordinary Raft group whose commands write the `meta` family. Its leader keeps the
+//! tables in memory ([`lead`](self)), evaluates a change, proposes the rows, and changes the memory
+//! only once they are applied. After anything that leaves doubt, the memory is thrown away and read
+//! again. Every node answers for placement: it leads, or it passes the request on, once.
+//!
+//! Timestamps: a window of physical time is persisted ahead, timestamps are taken from memory, and
+//! leadership is proven AFTER they are taken, so a leader that was paused hands out nothing.
+
+pub(crate) mod forward;
+mod lead;
+mod metrics;
+mod rows;
+mod schedule;
+mod serve;
+pub(crate) mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cribwork_multiraft::{MultiRaft, Replica};
+use cribwork_placement::BootstrapPlan;
+use cribwork_types::{ClusterId, RangeId, Runtime, StoreId};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub use metrics::PlaceMetrics;
+pub(crate) use view::RangeRow;
+
+use crate::{AddressBook, HybridClock, PeerClients};
+use lead::Lead;
+
+/// Period of the host's own work: window, schedule, lost leadership.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the placement host is built on.
+pub struct PlaceParts {
+    /// This store.
+    pub store: StoreId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// How the cluster began: members of group 0, and its first rows.
+    pub plan: BootstrapPlan,
+    /// The node's groups, group 0 among them on a placement member.
+    pub multi: MultiRaft,
+    /// Clock, randomness and tasks.
+    pub runtime: Arc<dyn Runtime>,
+    /// Told of every timestamp.
+    pub clock: Arc<HybridClock>,
+    /// Where the other nodes are.
+    pub addresses: Arc<AddressBook>,
+    /// Connections to them.
+    pub peers: Arc<PeerClients>,
+    /// Registered by the caller.
+    pub metrics: PlaceMetrics,
+}
+
+struct Inner {
+    parts: PlaceParts,
+    /// Present while this node leads placement.
+    lead: Mutex<Option<Lead>>,
+    /// Held while rows are changed: one change at a time.
+    writing: tokio::sync::Mutex<()>,
+    news: Notify,
+}
+
+/// A node's share in placement. Cheap to clone.
+#[derive(Clone)]
+pub struct Place {
+    inner: Arc<Inner>,
+}
+
+impl Place {
+    /// Starts the host's task; it runs with the node.
+    pub fn new(parts: PlaceParts) -> Self {
+        let runtime = parts.runtime.clone();
+        let place = Self {
+            inner: Arc::new(Inner {
+                parts,
+                lead: Mutex::new(None),
+                writing: tokio::sync::Mutex::new(()),
+                news: Notify::new(),
+            }),
+        };
+        let weak = Arc::downgrade(&place.inner);
+        runtime.spawn(Box::pin(async move {
+            while let Some(inner) = weak.upgrade() {
+                let place = Place { inner };
+                place.tick().await;
+                place.pause().await;
+            }
+        }));
+        place
+    }
+
+    /// The leader of group 0 may have changed: look at once.
+    pub fn leader_changed(&self) {
+        self.inner.news.notify_one();
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.parts().cluster
+    }
+
+    pub(crate) fn parts(&self) -> &PlaceParts {
+        &self.inner.parts
+    }
+
+    fn replica(&self) -> Option<Arc<Replica>> {
+        self.parts().multi.replica(RangeId::PLACEMENT)
+    }
+
+    async fn pause(&self) {
+        use cribwork_types::RuntimeExt;
+        let _ = self.parts().runtime.timeout(TICK, self.inner.news.notified()).await;
+    }
+
+    /// One look at everything that is due.
+    async fn tick(&self) {
+        let serving = self.replica().is_some_and(|replica| replica.leader().is_self);
+        if !serving {
+            if self.inner.lead.lock().take().is_some() {
+                self.parts().metrics.leading.set(0);
+                tracing::info!("this node does not lead placement any more");
+            }
+            return;
+        }
+        if self.inner.lead.lock().is_none() {
+            if let Err(error) = self.take_over().await {
+                tracing::warn!(%error, "cannot take over placement yet");
+                return;
+            }
+            tracing::info!("this node leads placement");
+        }
+        if let Err(error) = self.renew_window().await {
+            tracing::warn!(%error, "cannot extend the timestamp window");
+        }
+        self.schedule();
+    }
+}

@@ -1,0 +1,194 @@
+//! Rows of the `meta` family: `kind u8 ++ id u64 BE` -> `version u8, crc32c... ` sealed values.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cribwork_engine::EngineSnapshot;
+use cribwork_placement::IdAllocator;
+use cribwork_types::codec::{Reader, put_bytes};
+use cribwork_types::{Cf, CodecError, KeyRange, RangeDescriptor, StoreId};
+
+use crate::{ServerError, StoreInfo};
+
+const VERSION: u8 = 1;
+
+const CLUSTER: u8 = b'c';
+const IDS: u8 = b'i';
+const WINDOW: u8 = b't';
+const SAFE_POINT: u8 = b'g';
+const SERVICE: u8 = b'p';
+const STORE: u8 = b's';
+const RANGE: u8 = b'r';
+
+/// One row: key and value as they are written.
+pub(super) type Row = (Vec<u8>, Bytes);
+
+fn key(kind: u8, id: u64) -> Vec<u8> {
+    let mut key = vec![kind];
+    key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn number(kind: u8, value: u64) -> Row {
+    let mut out = BytesMut::with_capacity(9);
+    out.put_u8(VERSION);
+    out.put_u64(value);
+    (key(kind, 0), out.freeze())
+}
+
+fn read_number(bytes: Bytes) -> Result<u64, CodecError> {
+    let mut reader = Reader::new("placement number", bytes);
+    reader.version(VERSION)?;
+    let value = reader.u64()?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// The cluster exists: its id.
+pub(super) fn cluster(id: u64) -> Row {
+    number(CLUSTER, id)
+}
+
+/// Id counters.
+pub(super) fn ids(ids: &IdAllocator) -> Row {
+    (key(IDS, 0), ids.encode())
+}
+
+/// End of the persisted timestamp window, Unix milliseconds.
+pub(super) fn window(upper_ms: u64) -> Row {
+    number(WINDOW, upper_ms)
+}
+
+/// The garbage collection safe point.
+pub(super) fn safe_point(ts: u64) -> Row {
+    number(SAFE_POINT, ts)
+}
+
+/// A range's descriptor.
+pub(super) fn range(descriptor: &RangeDescriptor) -> Row {
+    (key(RANGE, descriptor.id.get()), descriptor.encode())
+}
+
+/// A store's registration.
+pub(super) fn store(info: &StoreInfo) -> Row {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    put_bytes(&mut out, info.address.as_bytes());
+    put_bytes(&mut out, info.http.as_bytes());
+    put_bytes(&mut out, info.zone.as_bytes());
+    put_bytes(&mut out, info.state.name().as_bytes());
+    (key(STORE, info.id.get()), out.freeze())
+}
+
+/// A service's own safe point: holds the cluster's back until it expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServicePoint {
+    pub(super) service: Bytes,
+    /// Unix milliseconds.
+    pub(super) expires_ms: u64,
+    pub(super) safe_point: u64,
+}
+
+/// A service's safe point.
+pub(super) fn service(point: &ServicePoint) -> Row {
+    let mut key = vec![SERVICE];
+    key.extend_from_slice(&point.service);
+    let mut out = BytesMut::with_capacity(17);
+    out.put_u8(VERSION);
+    out.put_u64(point.expires_ms);
+    out.put_u64(point.safe_point);
+    (key, out.freeze())
+}
+
+fn read_service(key: &[u8], bytes: Bytes) -> Result<ServicePoint, CodecError> {
+    let mut reader = Reader::new("service safe point", bytes);
+    reader.version(VERSION)?;
+    let (expires_ms, safe_point) = (reader.u64()?, reader.u64()?);
+    reader.finish()?;
+    Ok(ServicePoint { service: Bytes::copy_from_slice(&key[1..]), expires_ms, safe_point })
+}
+
+fn text(reader: &mut Reader) -> Result<String, CodecError> {
+    String::from_utf8(reader.bytes()?.to_vec()).map_err(|_| reader.malformed("not UTF-8"))
+}
+
+fn read_store(id: u64, bytes: Bytes) -> Result<StoreInfo, CodecError> {
+    let mut reader = Reader::new("store row", bytes);
+    reader.version(VERSION)?;
+    let (address, http) = (text(&mut reader)?, text(&mut reader)?);
+    let (zone, state) = (text(&mut reader)?, text(&mut reader)?);
+    reader.finish()?;
+    Ok(StoreInfo { id: StoreId(id), address, http, zone, state: StoreInfo::state_named(&state) })
+}
+
+/// Everything that is stored.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) cluster: Option<u64>,
+    pub(super) ids: Option<IdAllocator>,
+    pub(super) window_ms: Option<u64>,
+    pub(super) safe_point: u64,
+    pub(super) services: Vec<ServicePoint>,
+    pub(super) stores: Vec<StoreInfo>,
+    pub(super) ranges: Vec<RangeDescriptor>,
+}
+
+impl Stored {
+    /// Reads all rows of a snapshot.
+    pub(super) fn load(snapshot: &dyn EngineSnapshot) -> Result<Self, ServerError> {
+        let mut stored = Stored::default();
+        let mut cursor = snapshot.cursor(Cf::Meta, &KeyRange::all());
+        let mut found = cursor.seek_to_first()?;
+        while found {
+            stored.row(cursor.key(), Bytes::copy_from_slice(cursor.value()))?;
+            found = cursor.next()?;
+        }
+        Ok(stored)
+    }
+
+    fn row(&mut self, key: &[u8], value: Bytes) -> Result<(), CodecError> {
+        const WHAT: &str = "placement row";
+        let kind = *key.first().ok_or(CodecError::Truncated { what: WHAT })?;
+        if kind == SERVICE {
+            self.services.push(read_service(key, value)?);
+            return Ok(());
+        }
+        let id = key.get(1..9).ok_or(CodecError::Truncated { what: WHAT })?;
+        let id = id.iter().fold(0, |id, byte| id << 8 | u64::from(*byte));
+        match kind {
+            CLUSTER => self.cluster = Some(read_number(value)?),
+            IDS => self.ids = Some(IdAllocator::decode(value)?),
+            WINDOW => self.window_ms = Some(read_number(value)?),
+            SAFE_POINT => self.safe_point = read_number(value)?,
+            STORE => self.stores.push(read_store(id, value)?),
+            RANGE => self.ranges.push(RangeDescriptor::decode(value)?),
+            _ => return Err(CodecError::Malformed { what: WHAT, why: "unknown kind" }),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_round_trip() {
+        let info = StoreInfo {
+            id: StoreId(7),
+            address: "a:1".into(),
+            http: "a:2".into(),
+            zone: "z".into(),
+            ..StoreInfo::default()
+        };
+        let point =
+            ServicePoint { service: Bytes::from_static(b"backup"), expires_ms: 5, safe_point: 6 };
+        let mut stored = Stored::default();
+        for (key, value) in
+            [store(&info), window(9), cluster(3), safe_point(4), service(&point)]
+        {
+            stored.row(&key, value).unwrap();
+        }
+        assert_eq!((stored.stores, stored.services), (vec![info], vec![point]));
+        assert_eq!((stored.window_ms, stored.cluster, stored.safe_point), (Some(9), Some(3), 4));
+        assert!(Stored::default().row(b"?", Bytes::new()).is_err());
+    }
+}

@@ -1,0 +1,322 @@
+//! What nodes ask of placement: time, ids, registration, heartbeats.
+
+use std::sync::Arc;
+
+use cribwork_placement::{IdKind, Operator, Reported, StoreState};
+use cribwork_proto::cribwork::admin::{
+    self, AllocIdsRequest, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
+};
+use cribwork_proto::pdpb;
+use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, StoreId, Timestamp};
+
+use super::Place;
+use super::forward::forwarded;
+use super::lead::{Heard, Lead};
+use super::rows;
+use crate::{ServerError, StoreInfo};
+
+fn wire_kind(kind: IdKind) -> admin::IdKind {
+    match kind {
+        IdKind::Store => admin::IdKind::Store,
+        IdKind::Range => admin::IdKind::Range,
+        IdKind::Replica => admin::IdKind::Replica,
+    }
+}
+
+impl Place {
+    /// The last of `count` new timestamps, all in one millisecond.
+    ///
+    /// # Errors
+    /// [`ServerError::Placement`] for a count of none or too many; [`ServerError`] if placement has
+    /// no leader for long.
+    pub async fn tso(&self, count: u32) -> Result<Timestamp, ServerError> {
+        self.serve_tso(count, false).await
+    }
+
+    pub(crate) async fn serve_tso(
+        &self,
+        count: u32,
+        passed_on: bool,
+    ) -> Result<Timestamp, ServerError> {
+        let remote = |address: String| -> cribwork_types::BoxFuture<_> {
+            let (place, cluster) = (self.clone(), self.cluster().get());
+            Box::pin(async move {
+                let mut client = place.parts().peers.pd_client(&address).await?;
+                let header = Some(pdpb::RequestHeader { cluster_id: cluster, sender_id: 0 });
+                let ask = pdpb::TsoRequest { header, count, dc_location: String::new() };
+                let request = forwarded(tokio_stream::once(ask));
+                let mut answers = client.tso(request).await?.into_inner();
+                let answer = answers.message().await?.and_then(|answer| answer.timestamp);
+                let lost = ServerError::NotPlacementLeader { leader: None };
+                let ts = answer.ok_or(lost)?;
+                Ok(Timestamp::new(ts.physical as u64, ts.logical as u64))
+            })
+        };
+        let local = || -> cribwork_types::BoxFuture<_> {
+            let place = self.clone();
+            Box::pin(async move { place.take_timestamps(count).await })
+        };
+        let ts = self.route(passed_on, local, remote).await?;
+        self.parts().clock.observe(ts);
+        Ok(ts)
+    }
+
+    /// The first of `count` ids that nobody ever had.
+    ///
+    /// # Errors
+    /// [`ServerError`] if placement has no leader for long.
+    pub async fn alloc_ids(&self, kind: IdKind, count: u32) -> Result<u64, ServerError> {
+        self.serve_alloc_ids(kind, count, false).await
+    }
+
+    pub(crate) async fn serve_alloc_ids(
+        &self,
+        kind: IdKind,
+        count: u32,
+        passed_on: bool,
+    ) -> Result<u64, ServerError> {
+        let remote = |address: String| -> cribwork_types::BoxFuture<_> {
+            let place = self.clone();
+            let cluster_id = self.cluster().get();
+            let ask = AllocIdsRequest { cluster_id, kind: wire_kind(kind).into(), count };
+            Box::pin(async move {
+                let mut client = place.parts().peers.node_client(&address).await?;
+                Ok(client.alloc_ids(forwarded(ask)).await?.into_inner().first)
+            })
+        };
+        let local = || -> cribwork_types::BoxFuture<_> {
+            let place = self.clone();
+            Box::pin(async move { place.reserve_ids(kind, count).await })
+        };
+        self.route(passed_on, local, remote).await
+    }
+
+    /// Makes a node that is no member a store of this cluster, or notes a member's new address.
+    ///
+    /// # Errors
+    /// [`ServerError::NotFound`] for a store id that was never given out.
+    pub async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, ServerError> {
+        self.serve_register(request, false).await
+    }
+
+    pub(crate) async fn serve_register(
+        &self,
+        request: RegisterRequest,
+        passed_on: bool,
+    ) -> Result<RegisterResponse, ServerError> {
+        let remote = |address: String| -> cribwork_types::BoxFuture<_> {
+            let place = self.clone();
+            let ask =
+                RegisterRequest { cluster_id: self.cluster().get(), ..request.clone() };
+            Box::pin(async move {
+                let mut client = place.parts().peers.node_client(&address).await?;
+                Ok(client.register(forwarded(ask)).await?.into_inner())
+            })
+        };
+        let local = || -> cribwork_types::BoxFuture<_> {
+            let (place, request) = (self.clone(), request.clone());
+            Box::pin(async move { place.register_here(&request).await })
+        };
+        self.route(passed_on, local, remote).await
+    }
+
+    async fn register_here(
+        &self,
+        request: &RegisterRequest,
+    ) -> Result<RegisterResponse, ServerError> {
+        let known = self.with_lead(|lead| match request.store_id {
+            0 => lead.stores.values().find(|it| it.address == request.address).cloned(),
+            id => lead.stores.get(&StoreId(id)).cloned(),
+        })?;
+        let id = match (known, request.store_id) {
+            (Some(known), _) => known.id,
+            (None, 0) => StoreId(self.reserve_ids(IdKind::Store, 1).await?),
+            (None, id) => return Err(ServerError::NotFound(format!("store {id}"))),
+        };
+        let info = StoreInfo {
+            id,
+            address: request.address.clone(),
+            http: request.http.clone(),
+            zone: request.zone.clone(),
+            ..StoreInfo::default()
+        };
+        self.note_store(info).await?;
+        let members = self.parts().plan.placement_members.iter().map(|store| store.get()).collect();
+        let stores = self.with_lead(|lead| lead.stores.values().map(Into::into).collect())?;
+        Ok(RegisterResponse {
+            cluster_id: self.cluster().get(),
+            store_id: id.get(),
+            stores,
+            placement_members: members,
+        })
+    }
+
+    async fn note_store(&self, info: StoreInfo) -> Result<(), ServerError> {
+        self.parts().addresses.set(info.clone());
+        let row = |lead: &Lead| {
+            let news = lead.stores.get(&info.id) != Some(&info);
+            Ok((news.then(|| rows::store(&info)).into_iter().collect(), ()))
+        };
+        let keep = info.clone();
+        self.change(row, |lead, ()| {
+            lead.stores.insert(keep.id, keep);
+        })
+        .await
+    }
+
+    /// Takes in what a store tells, and says what it is to do.
+    ///
+    /// # Errors
+    /// [`ServerError`] if placement has no leader for long.
+    pub async fn heartbeat(
+        &self,
+        request: HeartbeatRequest,
+    ) -> Result<HeartbeatResponse, ServerError> {
+        self.serve_heartbeat(request, false).await
+    }
+
+    pub(crate) async fn serve_heartbeat(
+        &self,
+        request: HeartbeatRequest,
+        passed_on: bool,
+    ) -> Result<HeartbeatResponse, ServerError> {
+        let remote = |address: String| -> cribwork_types::BoxFuture<_> {
+            let (place, ask) = (self.clone(), request.clone());
+            Box::pin(async move {
+                let mut client = place.parts().peers.node_client(&address).await?;
+                Ok(client.heartbeat(forwarded(ask)).await?.into_inner())
+            })
+        };
+        let local = || -> cribwork_types::BoxFuture<_> {
+            let (place, request) = (self.clone(), request.clone());
+            Box::pin(async move { place.heartbeat_here(&request).await })
+        };
+        self.route(passed_on, local, remote).await
+    }
+
+    async fn heartbeat_here(
+        &self,
+        request: &HeartbeatRequest,
+    ) -> Result<HeartbeatResponse, ServerError> {
+        self.parts().metrics.heartbeats.inc();
+        let store = StoreId(request.store);
+        let info = StoreInfo {
+            id: store,
+            address: request.address.clone(),
+            http: request.http.clone(),
+            zone: request.zone.clone(),
+            state: StoreState::Up,
+        };
+        if self.with_lead(|lead| lead.stores.get(&store) != Some(&info))? {
+            self.note_store(info).await?;
+        }
+        let now = self.parts().runtime.now();
+        let changed = self.with_lead(|lead| {
+            let full = request.full || lead.heard.get(&store).is_some_and(|heard| heard.full);
+            let heard = Heard {
+                at: now,
+                leaders: request.leaders,
+                replicas: request.replicas,
+                used_bytes: request.used_bytes,
+                capacity_bytes: request.capacity_bytes,
+                full,
+            };
+            lead.heard.insert(store, heard);
+            take_reports(lead, request)
+        })??;
+        if !changed.is_empty() {
+            let rows = |_: &Lead| Ok((changed.iter().map(|it| rows::range(it)).collect(), ()));
+            self.change(rows, |_, ()| {}).await?;
+        }
+        self.with_lead(|lead| HeartbeatResponse {
+            placement_leader_store: self.parts().store.get(),
+            stores: lead.stores.values().map(Into::into).collect(),
+            operators: operators_for(lead, store),
+            want_full: !lead.heard.get(&store).is_some_and(|heard| heard.full),
+        })
+    }
+
+    /// Moves the garbage collection safe point up; the point then.
+    pub(crate) async fn raise_safe_point(&self, to: u64) -> Result<u64, ServerError> {
+        let raise = |lead: &Lead| {
+            let now = lead.safe_point.max(to);
+            let row = (now > lead.safe_point).then(|| rows::safe_point(now));
+            Ok((row.into_iter().collect(), now))
+        };
+        self.change(raise, |lead, now| lead.safe_point = *now).await
+    }
+
+    /// Notes a service's safe point for `ttl_s` seconds (none or less removes it); the smallest of
+    /// all services.
+    pub(crate) async fn service_safe_point(
+        &self,
+        service: bytes::Bytes,
+        ttl_s: i64,
+        safe_point: u64,
+    ) -> Result<u64, ServerError> {
+        let now_ms = self.parts().runtime.wall_ms();
+        let ttl_ms = u64::try_from(ttl_s).unwrap_or(0).saturating_mul(1000);
+        let expires_ms = now_ms.saturating_add(ttl_ms);
+        let point = rows::ServicePoint { service, expires_ms, safe_point };
+        let plan = |_: &Lead| Ok((vec![rows::service(&point)], point.clone()));
+        self.change(plan, |lead, point| {
+            lead.services.retain(|old| old.service != point.service && old.expires_ms > now_ms);
+            lead.services.push(point.clone());
+        })
+        .await?;
+        self.with_lead(|lead| {
+            let live = lead.services.iter().filter(|point| point.expires_ms > now_ms);
+            live.map(|point| point.safe_point).min().unwrap_or(lead.safe_point)
+        })
+    }
+}
+
+/// Descriptors that are news.
+fn take_reports(
+    lead: &mut Lead,
+    request: &HeartbeatRequest,
+) -> Result<Vec<Arc<RangeDescriptor>>, ServerError> {
+    let mut changed = Vec::new();
+    for report in &request.ranges {
+        let descriptor = Arc::new(RangeDescriptor::decode(report.descriptor.clone())?);
+        let id = descriptor.id;
+        // Only a leader speaks for its leadership: a follower may be behind.
+        let leader = match report.is_leader {
+            true => descriptor.replica(ReplicaId(report.leader_replica)),
+            false => None,
+        };
+        let term = if report.is_leader { report.term } else { 0 };
+        if report.is_leader {
+            lead.sizes.insert(id, report.size_bytes);
+        }
+        match lead.directory.report(descriptor.clone(), leader, term) {
+            Reported::Changed { descriptor: true, .. } => changed.push(descriptor),
+            Reported::Changed { .. } => settle(lead, id, leader.map(|leader| leader.store)),
+            _ => {}
+        }
+    }
+    Ok(changed)
+}
+
+/// A transfer is done once its target leads.
+fn settle(lead: &mut Lead, range: RangeId, leader: Option<StoreId>) {
+    lead.running.retain(|running| match running.operator {
+        Operator::TransferLeader { range: moving, to, .. } => {
+            moving != range || leader != Some(to)
+        }
+    });
+}
+
+fn operators_for(lead: &Lead, store: StoreId) -> Vec<admin::Operator> {
+    let mut operators = Vec::new();
+    for running in &lead.running {
+        let Operator::TransferLeader { range, from, to } = running.operator;
+        if from == store {
+            let step = admin::TransferLeaderOperator { range: range.get(), to_store: to.get() };
+            let step = Some(admin::operator::Step::TransferLeader(step));
+            operators.push(admin::Operator { step });
+        }
+    }
+    operators
+}
+

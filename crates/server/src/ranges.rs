@@ -1,0 +1,119 @@
+//! What the key-value service and other nodes ask of local ranges: splits and transfers of
+//! leadership, with ids and timestamps from placement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cribwork_multiraft::{MultiRaft, NewRange, RaftError, Replica};
+use cribwork_placement::IdKind;
+use cribwork_types::{
+    RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Runtime, StoreId, Timestamp,
+};
+
+use crate::ServerError;
+use crate::kv::RangeOps;
+use crate::place::Place;
+
+/// Times that a split is tried while the range changes under it.
+const SPLIT_ATTEMPTS: u32 = 5;
+/// Pause between two of them.
+const SPLIT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The ranges of this store.
+pub(crate) struct LocalRanges {
+    store: StoreId,
+    multi: MultiRaft,
+    place: Place,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl LocalRanges {
+    pub(crate) fn new(
+        store: StoreId,
+        multi: MultiRaft,
+        place: Place,
+        runtime: Arc<dyn Runtime>,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, multi, place, runtime })
+    }
+
+    fn replica(&self, range: RangeId) -> Result<Arc<Replica>, ServerError> {
+        let missing = RaftError::RangeNotFound { range, store: self.store };
+        // The placement group is no range: nobody splits or moves it by name.
+        let found = self.multi.replica(range).filter(|_| range != RangeId::PLACEMENT);
+        found.ok_or(ServerError::Raft(missing))
+    }
+
+    /// Splits as [`RangeOps::split_here`], if the range still has `epoch`.
+    pub(crate) async fn split_at_epoch(
+        &self,
+        range: RangeId,
+        epoch: RangeEpoch,
+        bound: Bytes,
+    ) -> Result<(RangeDescriptor, RangeDescriptor), ServerError> {
+        let current = self.replica(range)?.descriptor();
+        if current.epoch != epoch {
+            let error = RaftError::EpochChanged {
+                range,
+                epoch: current.epoch,
+                current: vec![(*current).clone()],
+            };
+            return Err(error.into());
+        }
+        self.split_here(range, bound).await
+    }
+
+    /// Hands the leadership of a range to the replica on `to`.
+    pub(crate) async fn transfer_leader(
+        &self,
+        range: RangeId,
+        to: StoreId,
+    ) -> Result<(), ServerError> {
+        Ok(self.replica(range)?.transfer_leader(to).await?)
+    }
+
+    async fn try_split(
+        &self,
+        replica: &Arc<Replica>,
+        bound: Bytes,
+    ) -> Result<(RangeDescriptor, RangeDescriptor), ServerError> {
+        // First, so that a store that does not lead takes no ids.
+        let token = replica.token().await?;
+        let stores: Vec<StoreId> =
+            replica.descriptor().replicas.iter().map(|replica| replica.store).collect();
+        let id = RangeId(self.place.alloc_ids(IdKind::Range, 1).await?);
+        let first = self.place.alloc_ids(IdKind::Replica, stores.len() as u32).await?;
+        let replicas = stores.into_iter().zip((first..).map(ReplicaId)).collect();
+        Ok(replica.split(&token, bound, NewRange { id, replicas }).await?)
+    }
+}
+
+#[async_trait]
+impl RangeOps for LocalRanges {
+    async fn split_here(
+        &self,
+        range: RangeId,
+        bound: Bytes,
+    ) -> Result<(RangeDescriptor, RangeDescriptor), ServerError> {
+        let replica = self.replica(range)?;
+        let mut attempt = 1;
+        loop {
+            match self.try_split(&replica, bound.clone()).await {
+                // Another split or a new term came in between. Ids once taken are not used again.
+                Err(ServerError::Raft(RaftError::EpochChanged { .. } | RaftError::Busy { .. }))
+                    if attempt < SPLIT_ATTEMPTS && replica.descriptor().span.contains(&bound) =>
+                {
+                    attempt += 1;
+                    self.runtime.sleep(SPLIT_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn tso(&self, count: u32) -> Result<Timestamp, ServerError> {
+        self.place.tso(count).await
+    }
+}
