@@ -42,7 +42,7 @@ pub(crate) enum Job {
     Install {
         replica: Arc<Replica>,
         applied: AppliedRecord,
-        snapshot: RangeSnapshot,
+        snapshot: Box<RangeSnapshot>,
         done: Done,
     },
     /// Everything queued earlier is applied.
@@ -118,7 +118,7 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
             Job::Install { replica, applied, snapshot, done } => {
                 // A snapshot replaces state: what came before it is written first.
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
-                let _ = done.send(snapshot::install(shared, &replica, applied, snapshot));
+                let _ = done.send(snapshot::install(shared, &replica, applied, *snapshot));
             }
         }
     }

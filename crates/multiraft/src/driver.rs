@@ -65,8 +65,8 @@ fn ping_peers(shared: &NodeShared) {
 fn sweep(shared: &Arc<NodeShared>, number: u64) {
     let renewal = shared.options.lease_renewal.as_millis() as u64;
     let period = shared.options.liveness_period.as_millis().max(1) as u64;
-    let renew = number % (renewal / period).max(1) == 0;
-    let slow = number % SLOW_SWEEPS == 0;
+    let renew = number.is_multiple_of((renewal / period).max(1));
+    let slow = number.is_multiple_of(SLOW_SWEEPS);
     let mut candidates = Vec::new();
     for replica in shared.replicas() {
         if renew {

@@ -418,6 +418,7 @@ impl Replica {
         snapshot: RangeSnapshot,
     ) -> Result<(), RaftError> {
         let (done, installed) = oneshot::channel();
+        let snapshot = Box::new(snapshot);
         let job = Job::Install { replica: self.clone(), applied, snapshot, done };
         self.shared.submit_apply(job).await?;
         installed.await.map_err(|_| RaftError::Shutdown)??;

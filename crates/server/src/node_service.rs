@@ -18,13 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::ServerError;
 use crate::node_state::NodeState;
-
-/// Metadata of a request that another node has passed on already: it is not passed on again.
-const FORWARDED_METADATA: &str = "cribwork-forwarded";
-
-fn is_forwarded<T>(request: &Request<T>) -> bool {
-    request.metadata().contains_key(FORWARDED_METADATA)
-}
+use crate::place::forward::is_forwarded;
 
 /// Answers other nodes. Holds the node weakly: its connections may outlive it.
 #[derive(Clone)]

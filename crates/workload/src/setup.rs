@@ -1,7 +1,7 @@
 //! Before the load: the workload's own keys are split into ranges, and the leaders of these are
 //! given time to spread over the nodes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,6 @@ use crate::keyspace::KeySpace;
 
 /// How long making all the bounds may take.
 const SPLIT_LIMIT: Duration = Duration::from_secs(60);
-/// How long a split is asked for again although it was refused: the placement service hears of the
-/// ranges that a split makes a moment after whoever asked for it.
-const REFUSED_LIMIT: Duration = Duration::from_secs(5);
 /// How long the leaders are given to spread; then the load begins all the same.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_PERIOD: Duration = Duration::from_millis(100);
@@ -55,18 +52,6 @@ pub(crate) fn passes(error: &ClientError) -> bool {
 pub(crate) async fn retry<T, F>(
     runtime: &Arc<dyn Runtime>,
     deadline: Duration,
-    work: impl FnMut() -> F,
-) -> Result<T, ClientError>
-where
-    F: Future<Output = Result<T, ClientError>>,
-{
-    retry_if(runtime, deadline, passes, work).await
-}
-
-async fn retry_if<T, F>(
-    runtime: &Arc<dyn Runtime>,
-    deadline: Duration,
-    passes: impl Fn(&ClientError) -> bool,
     mut work: impl FnMut() -> F,
 ) -> Result<T, ClientError>
 where
@@ -88,14 +73,23 @@ where
 
 async fn split_missing(client: &Client, space: &KeySpace) -> Result<(), ClientError> {
     let ranges = client.ranges(space.span(), 0).await?;
-    let present: HashSet<&Bytes> = ranges.iter().map(|placed| &placed.range.span.start).collect();
     let admin = client.admin();
     for (bound, key) in space.bounds().iter().zip(space.split_keys()) {
-        if !present.contains(bound) {
-            admin.split(key).await?;
+        if begins_at(&ranges, bound) {
+            continue;
+        }
+        if let Err(error) = admin.split(key).await {
+            // An earlier request, whose answer was lost, may have made the bound.
+            if !begins_at(&client.ranges(space.span(), 0).await?, bound) {
+                return Err(error);
+            }
         }
     }
     Ok(())
+}
+
+fn begins_at(ranges: &[Placed], bound: &Bytes) -> bool {
+    ranges.iter().any(|placed| placed.range.span.start == *bound)
 }
 
 async fn settle(client: &Client, runtime: &Arc<dyn Runtime>, space: &KeySpace) {

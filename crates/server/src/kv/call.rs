@@ -23,10 +23,7 @@ pub(crate) trait Call: Send + Sync + 'static {
 /// A request and how it is served.
 pub(crate) trait Command: Call + Sized {
     /// Serves it.
-    fn run(
-        self,
-        core: &Arc<Core>,
-    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+    fn run(self, core: &Arc<Core>) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 
     /// True if it may hold latches: then it is run to its end even if its caller goes away, because
     /// latches must not open before the fate of what was proposed under them is known.

@@ -188,20 +188,13 @@ impl Core {
     }
 
     /// A linearizable view for a request at `ts`.
-    pub(crate) async fn read(
-        &self,
-        target: &Target,
-        ts: Timestamp,
-    ) -> Result<ReadHandle, Failure> {
+    pub(crate) async fn read(&self, target: &Target, ts: Timestamp) -> Result<ReadHandle, Failure> {
         self.raise_max_ts(ts);
         Ok(target.replica.read().await?)
     }
 
     /// Serves a read of few keys.
-    pub(crate) async fn point_read<R: PointRead>(
-        &self,
-        request: &R,
-    ) -> Result<R::Answer, Failure> {
+    pub(crate) async fn point_read<R: PointRead>(&self, request: &R) -> Result<R::Answer, Failure> {
         let target = self.target(request.context())?;
         let handle = self.read(&target, request.ts()).await?;
         request.read(self, &self.open(&target, &handle)?)

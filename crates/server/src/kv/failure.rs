@@ -89,20 +89,16 @@ pub(crate) fn region_not_found(range: RangeId, message: String) -> Failure {
 /// The request is for another store.
 pub(crate) fn store_not_match(requested: u64, actual: u64) -> Failure {
     region(format!("this is store {actual}, the request is for store {requested}"), |error| {
-        error.store_not_match = Some(errorpb::StoreNotMatch {
-            request_store_id: requested,
-            actual_store_id: actual,
-        });
+        error.store_not_match =
+            Some(errorpb::StoreNotMatch { request_store_id: requested, actual_store_id: actual });
     })
 }
 
 /// The request is for another replica of the range, an earlier or later one on this store.
 pub(crate) fn mismatch_peer_id(requested: u64, actual: u64) -> Failure {
     region(format!("this is replica {actual}, the request is for {requested}"), |error| {
-        error.mismatch_peer_id = Some(errorpb::MismatchPeerId {
-            request_peer_id: requested,
-            store_peer_id: actual,
-        });
+        error.mismatch_peer_id =
+            Some(errorpb::MismatchPeerId { request_peer_id: requested, store_peer_id: actual });
     })
 }
 
@@ -113,10 +109,8 @@ pub(crate) fn not_leader(range: RangeId, leader: Option<ReplicaDescriptor>) -> F
         None => format!("range {range} has no leader that is known here"),
     };
     region(message, |error| {
-        error.not_leader = Some(errorpb::NotLeader {
-            region_id: range.get(),
-            leader: leader.map(Into::into),
-        });
+        error.not_leader =
+            Some(errorpb::NotLeader { region_id: range.get(), leader: leader.map(Into::into) });
     })
 }
 

@@ -38,7 +38,7 @@ mod resolve;
 mod service;
 mod split;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod txn_read;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use cribwork_mvcc::raw::{CasParams, RawValue, expiry_ms, raw_cas};
 use cribwork_proto::kvrpcpb::{
     RawBatchDeleteRequest, RawBatchDeleteResponse, RawBatchPutRequest, RawBatchPutResponse,
-    RawCasRequest, RawCasResponse, RawDeleteRangeRequest, RawDeleteRangeResponse,
-    RawDeleteRequest, RawDeleteResponse, RawPutRequest, RawPutResponse,
+    RawCasRequest, RawCasResponse, RawDeleteRangeRequest, RawDeleteRangeResponse, RawDeleteRequest,
+    RawDeleteResponse, RawPutRequest, RawPutResponse,
 };
 use cribwork_types::{Cf, KeyRange, WriteBatch};
 
@@ -170,7 +170,8 @@ impl Command for RawCasRequest {
         checks::value(&self.value)?;
         let cf = checks::cf(&self.cf)?;
         let locking = locking(true, cf, std::iter::once(&self.key));
-        let Self { context, key, value, previous_not_exist, previous_value, ttl, delete, .. } = self;
+        let Self { context, key, value, previous_not_exist, previous_value, ttl, delete, .. } =
+            self;
         let write = core.write(context.as_ref(), locking, |at| {
             raw_key(at.range, &key)?;
             let now_ms = core.clock.now_ms();

@@ -31,9 +31,7 @@ fn fate(commit_ts: u64) -> Option<Timestamp> {
 
 fn txns(request: &ResolveLockRequest) -> Txns {
     match request.txn_infos.is_empty() {
-        true => {
-            Txns::from([(Timestamp(request.start_version), fate(request.commit_version))])
-        }
+        true => Txns::from([(Timestamp(request.start_version), fate(request.commit_version))]),
         false => {
             request.txn_infos.iter().map(|info| (Timestamp(info.txn), fate(info.status))).collect()
         }

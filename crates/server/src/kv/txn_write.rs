@@ -62,7 +62,9 @@ fn mutation(wire: Mutation) -> Result<PrewriteMutation, Failure> {
         Ok(Op::Lock) => PrewriteOp::Lock,
         Ok(Op::Insert) => PrewriteOp::Insert,
         Ok(Op::CheckNotExists) => PrewriteOp::CheckNotExists,
-        Ok(other) => return checks::unsupported(&format!("op {} in a prewrite", other.as_str_name())),
+        Ok(other) => {
+            return checks::unsupported(&format!("op {} in a prewrite", other.as_str_name()));
+        }
         Err(_) => return checks::unsupported(&format!("op {} in a prewrite", wire.op)),
     };
     let assertion = match kvrpcpb::Assertion::try_from(wire.assertion) {
@@ -79,7 +81,9 @@ fn prewrite_params(request: PrewriteRequest) -> Result<PrewriteParams, Failure> 
         Ok(kvrpcpb::AssertionLevel::Off) => AssertionLevel::Off,
         Ok(kvrpcpb::AssertionLevel::Fast) => AssertionLevel::Fast,
         Ok(kvrpcpb::AssertionLevel::Strict) => AssertionLevel::Strict,
-        Err(_) => return checks::unsupported(&format!("assertion level {}", request.assertion_level)),
+        Err(_) => {
+            return checks::unsupported(&format!("assertion level {}", request.assertion_level));
+        }
     };
     Ok(PrewriteParams {
         mutations: request.mutations.into_iter().map(mutation).collect::<Result<_, _>>()?,
@@ -241,8 +245,7 @@ impl Command for TxnHeartBeatRequest {
         let locking = txn_keys(std::iter::once(&self.primary_lock));
         let write = core.write(self.context.as_ref(), locking, |at| {
             txn_key(at.range, &self.primary_lock)?;
-            let outcome =
-                heartbeat(&at.view, &self.primary_lock, start_ts, self.advise_lock_ttl)?;
+            let outcome = heartbeat(&at.view, &self.primary_lock, start_ts, self.advise_lock_ttl)?;
             let lock_ttl = outcome.ttl_ms;
             Ok((outcome.batch, TxnHeartBeatResponse { lock_ttl, ..Default::default() }))
         });

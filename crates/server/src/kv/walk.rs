@@ -105,7 +105,8 @@ mod tests {
 
     fn walk(reverse: bool, limit: usize) -> Vec<u32> {
         let number = |key: &[u8]| u32::from_be_bytes(key[..4].try_into().unwrap());
-        let mut walk = Walk::new(KeyRange::new(vec![0; 4], 5000_u32.to_be_bytes().to_vec()), reverse, limit);
+        let mut walk =
+            Walk::new(KeyRange::new(vec![0; 4], 5000_u32.to_be_bytes().to_vec()), reverse, limit);
         let mut seen = Vec::new();
         while let Some((rest, count)) = walk.step() {
             let start = number(&rest.start) + u32::from(rest.start.len() > 4);

@@ -51,7 +51,6 @@ pub(super) fn members(place: &Place) -> pdpb::GetMembersResponse {
         etcd_leader: leader.clone(),
         leader,
         members,
-        ..Default::default()
     }
 }
 
@@ -91,7 +90,7 @@ pub(super) fn scan(
     Ok(pdpb::ScanRegionsResponse {
         header: header(place),
         region_metas: found.iter().map(|(region, _)| region.clone()).collect(),
-        leaders: found.iter().map(|(_, leader)| leader.clone().unwrap_or_default()).collect(),
+        leaders: found.iter().map(|(_, leader)| leader.unwrap_or_default()).collect(),
         regions: found.into_iter().map(wire_region).collect(),
     })
 }

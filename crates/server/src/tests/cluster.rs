@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use cribwork_multiraft::RaftError;
 use cribwork_proto::cribwork::admin::{Operator, TransferLeaderOperator, operator};
-use cribwork_types::{RangeId, StoreId};
+use cribwork_types::{RangeId, StoreId, key};
 use tempfile::TempDir;
 
 use super::harness::{TestNode, config, eventually, free_addresses};
@@ -74,6 +76,31 @@ fn three_nodes_share_the_ranges_and_follow_placement() {
         })),
     }]);
     eventually("leadership moves", || cluster.leads(target, RangeId(1)));
+    cluster.shutdown();
+}
+
+#[test]
+fn a_split_takes_ids_from_placement_and_happens_everywhere() {
+    let cluster = Cluster::ready(3, 1);
+    let bound = Bytes::from(key::encode(b"m"));
+    let leader = (0..3).find(|at| cluster.leads(*at, RangeId(1))).unwrap();
+    let member = cluster.nodes[leader].node().state().member().unwrap();
+    let split = |epoch| member.ranges.split_at_epoch(RangeId(1), epoch, bound.clone());
+    let old = member.multi.replica(RangeId(1)).unwrap().descriptor().epoch;
+    let (left, right) = cluster.nodes[leader].wait(split(old)).unwrap();
+    assert_eq!((left.span.end.clone(), right.id), (bound.clone(), RangeId(3)));
+    let late = cluster.nodes[leader].wait(split(old)).unwrap_err();
+    assert!(matches!(late, ServerError::Raft(RaftError::EpochChanged { .. })), "{late}");
+    for node in &cluster.nodes {
+        let multi = node.node().multi().unwrap();
+        let here = || multi.replica(right.id).is_some_and(|it| *it.descriptor() == right);
+        eventually("the right side is everywhere", here);
+        node.wait_ready();
+    }
+    let group = RaftError::RangeNotFound { range: RangeId::PLACEMENT, store: member.store() };
+    let refused = member.ranges.transfer_leader(RangeId::PLACEMENT, StoreId(2));
+    let refused = cluster.nodes[leader].wait(refused).unwrap_err();
+    assert_eq!(refused.to_string(), group.to_string());
     cluster.shutdown();
 }
 

@@ -66,11 +66,11 @@ impl TestNode {
         self.node.as_ref().unwrap()
     }
 
-    /// Waits for `future` on the node's runtime, 20 seconds at most.
+    /// Waits for `future` on the node's runtime, 10 seconds at most.
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         let limited = self
             .runtime
-            .block_on(async { tokio::time::timeout(Duration::from_secs(20), future).await });
+            .block_on(async { tokio::time::timeout(Duration::from_secs(10), future).await });
         limited.unwrap_or_else(|_| panic!("too slow: {:?}", self.node().readiness()))
     }
 

@@ -1,3 +1,5 @@
+//! Latches one poll at a time, and many at once.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +21,8 @@ fn poll(pending: &mut Pending) -> Option<Held> {
 }
 
 fn is_idle(latches: &Latches) -> bool {
-    latches.waiters.load(Ordering::Relaxed) == 0 && latches.shards.iter().all(|shard| shard.lock().is_empty())
+    latches.waiters.load(Ordering::Relaxed) == 0
+        && latches.shards.iter().all(|shard| shard.lock().is_empty())
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! For whom a request is: each check of the context has its error.
+
 use cribwork_proto::errorpb;
 use cribwork_proto::kvrpcpb::*;
 use cribwork_proto::metapb::{Peer, RegionEpoch};
@@ -9,10 +11,7 @@ async fn get(node: &Node, context: Option<Context>, key: &'static str) -> RawGet
     node.call(RawGetRequest { context, key: key.into(), ..Default::default() }).await
 }
 
-async fn get_error(
-    node: &Node,
-    change: impl FnOnce(&mut Context),
-) -> errorpb::Error {
+async fn get_error(node: &Node, change: impl FnOnce(&mut Context)) -> errorpb::Error {
     let mut context = node.context(LOW).unwrap();
     change(&mut context);
     let answer = get(node, Some(context), "a").await;

@@ -1,3 +1,5 @@
+//! The raw API.
+
 use cribwork_proto::kvrpcpb::*;
 use cribwork_proto::tikvpb::tikv_server::Tikv;
 use cribwork_types::Timestamp;
@@ -58,11 +60,7 @@ async fn values_come_and_go() {
     let delete = RawDeleteRequest { context, key: "a".into(), ..Default::default() };
     assert_eq!(node.call(delete).await, RawDeleteResponse::default());
     assert_eq!(get(&node, "a").await, None);
-    let other = RawGetRequest {
-        context: node.context(LOW),
-        key: "b".into(),
-        cf: "write".into(),
-    };
+    let other = RawGetRequest { context: node.context(LOW), key: "b".into(), cf: "write".into() };
     assert!(node.call(other).await.not_found, "each cf is a key space of its own");
 }
 
@@ -201,10 +199,9 @@ async fn checksums_of_parts_add_up() {
         put(&node, key, "value", 0).await;
     }
     let sum = async |parts: &[(&'static str, &'static str)]| {
-        let ranges = parts.iter().map(|(start, end)| KeyRange {
-            start_key: (*start).into(),
-            end_key: (*end).into(),
-        });
+        let ranges = parts
+            .iter()
+            .map(|(start, end)| KeyRange { start_key: (*start).into(), end_key: (*end).into() });
         let context = node.context(LOW);
         let request =
             RawChecksumRequest { context, ranges: ranges.collect(), ..Default::default() };
@@ -220,7 +217,8 @@ async fn checksums_of_parts_add_up() {
 async fn limits_are_named() {
     let node = Node::single().await;
     let long_key = vec![b'a'; KEY_BYTES_MAX + 1];
-    let put = RawPutRequest { context: node.context(LOW), key: long_key.into(), ..Default::default() };
+    let put =
+        RawPutRequest { context: node.context(LOW), key: long_key.into(), ..Default::default() };
     assert!(node.call(put).await.error.contains("8192"));
     let large = RawPutRequest {
         context: node.context(LOW),
@@ -229,7 +227,8 @@ async fn limits_are_named() {
         ..Default::default()
     };
     assert!(node.call(large).await.error.contains("6291456"));
-    let bad_cf = RawGetRequest { cf: "raft".into(), context: node.context(LOW), ..Default::default() };
+    let bad_cf =
+        RawGetRequest { cf: "raft".into(), context: node.context(LOW), ..Default::default() };
     assert!(node.call(bad_cf).await.error.contains("unknown cf"));
     let ttls = RawBatchPutRequest {
         context: node.context(LOW),
@@ -266,6 +265,7 @@ async fn what_is_missing_says_so() {
     assert!(answer.into_inner().error.contains("RawCoprocessor"));
     let gc = node.service.kv_gc(Request::new(GcRequest::default())).await.unwrap_err();
     assert_eq!(gc.code(), Code::Unimplemented);
-    let range = RawDeleteRequest { context: node.context(HIGH), key: "a".into(), ..Default::default() };
+    let range =
+        RawDeleteRequest { context: node.context(HIGH), key: "a".into(), ..Default::default() };
     assert!(node.call(range).await.region_error.unwrap().key_not_in_region.is_some());
 }

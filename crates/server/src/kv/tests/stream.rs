@@ -1,3 +1,5 @@
+//! The batch stream, and commands in process.
+
 use std::time::Duration;
 
 use cribwork_proto::kvrpcpb::*;
@@ -30,10 +32,8 @@ impl Client {
     }
 
     async fn send(&self, cmds: Vec<(u64, Option<Cmd>)>) {
-        let (request_ids, requests) = cmds
-            .into_iter()
-            .map(|(id, cmd)| (id, batch_commands_request::Request { cmd }))
-            .unzip();
+        let (request_ids, requests) =
+            cmds.into_iter().map(|(id, cmd)| (id, batch_commands_request::Request { cmd })).unzip();
         self.requests.send(Ok(BatchCommandsRequest { requests, request_ids })).await.unwrap();
     }
 
@@ -121,7 +121,8 @@ async fn a_command_that_waits_holds_up_no_other_and_outlives_its_client() {
     // The client goes away; its write, once it gets its turn, is made all the same.
     drop(client);
     drop(held);
-    let read = RawGetRequest { context: node.context(LOW), key: "slow".into(), ..Default::default() };
+    let read =
+        RawGetRequest { context: node.context(LOW), key: "slow".into(), ..Default::default() };
     let written = async {
         while node.call(read.clone()).await.not_found {
             tokio::task::yield_now().await;

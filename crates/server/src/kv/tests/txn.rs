@@ -1,3 +1,5 @@
+//! Optimistic transactions.
+
 use cribwork_proto::kvrpcpb::*;
 
 use crate::kv::testing::{LOW, Node};
@@ -56,12 +58,8 @@ async fn what_is_committed_is_read_at_and_after_its_timestamp() {
     let again = node.call(commit(&node, ts(30), ts(40), &["a"])).await;
     assert_eq!(again.commit_version, ts(40));
     let keys = vec!["a".into(), "b".into()];
-    let request = BatchGetRequest {
-        context: node.context(LOW),
-        keys,
-        version: ts(50),
-        ..Default::default()
-    };
+    let request =
+        BatchGetRequest { context: node.context(LOW), keys, version: ts(50), ..Default::default() };
     assert_eq!(node.call(request).await.pairs.len(), 1);
 }
 
@@ -108,7 +106,10 @@ async fn locks_are_found_and_resolved() {
     let all = keys.iter().map(|key| mutation(Op::Put, key, "v")).collect();
     assert!(node.call(prewrite(&node, ts(10), all)).await.errors.is_empty());
     assert!(
-        node.call(prewrite(&node, ts(11), vec![mutation(Op::Put, "a", "1")])).await.errors.is_empty()
+        node.call(prewrite(&node, ts(11), vec![mutation(Op::Put, "a", "1")]))
+            .await
+            .errors
+            .is_empty()
     );
     let locks = ScanLockRequest {
         context: node.context(LOW),

@@ -1,3 +1,5 @@
+//! Writes whose outcome is lost.
+
 use std::pin::pin;
 use std::time::Duration;
 
@@ -21,12 +23,12 @@ async fn latches_of_a_lost_write_stay_until_its_fate_is_known() {
     };
     let first = RawBatchPutRequest {
         context: node.context(LOW),
-        pairs: vec![pair("k", "first"), pair("witness", "first")],
+        pairs: vec![pair("k", "first"), pair("evidence", "first")],
         for_cas: true,
         ..Default::default()
     };
     // The leader is established, and has the lease that lets it propose.
-    let warm = RawPutRequest { context: node.context(LOW), key: "w".into(), ..Default::default() };
+    let warm = RawPutRequest { context: node.context(LOW), key: "a".into(), ..Default::default() };
     assert_eq!(node.call(warm).await, RawPutResponse::default());
 
     wire.cut(true);
@@ -55,9 +57,9 @@ async fn latches_of_a_lost_write_stay_until_its_fate_is_known() {
         let request = RawGetRequest { context, key: key.into(), ..Default::default() };
         node.call(request).await
     };
-    let (value, witness) = (get("k").await, get("witness").await);
-    assert!(value.region_error.is_none() && witness.region_error.is_none());
-    assert_eq!(second.succeed, witness.not_found, "the first write came first, or never");
+    let (value, evidence) = (get("k").await, get("evidence").await);
+    assert!(value.region_error.is_none() && evidence.region_error.is_none());
+    assert_eq!(second.succeed, evidence.not_found, "the first write came first, or never");
     let expected = if second.succeed { "second" } else { "first" };
     assert_eq!(value.value, expected);
 }
