@@ -45,6 +45,8 @@ pub(crate) enum Job {
         snapshot: Box<RangeSnapshot>,
         done: Done,
     },
+    /// The node stops: nothing comes after this.
+    Stop,
     /// Everything queued earlier is applied.
     Barrier {
         done: Done,
@@ -86,7 +88,11 @@ pub(crate) async fn run(shared: Arc<NodeShared>, mut jobs: mpsc::Receiver<Job>) 
             bytes += size_bytes(&job);
             round.push(job);
         }
+        let stop = round.iter().any(|job| matches!(job, Job::Stop));
         apply_round(&shared, round.drain(..));
+        if stop {
+            return;
+        }
     }
 }
 
@@ -115,6 +121,7 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
                 }
             }
             Job::Barrier { done } => barriers.push(done),
+            Job::Stop => {}
             Job::Install { replica, applied, snapshot, done } => {
                 // A snapshot replaces state: what came before it is written first.
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));

@@ -384,7 +384,7 @@ impl MultiRaft {
         replica.close().await
     }
 
-    /// Hands every leadership to a live member, then closes all instances.
+    /// Hands every leadership to a live member, closes all instances and forgets the replicas.
     pub async fn shutdown(&self) {
         let leading: Vec<_> =
             self.replicas().into_iter().filter(|replica| replica.leader().is_self).collect();
@@ -397,6 +397,10 @@ impl MultiRaft {
                 tracing::warn!(range = %replica.range_id(), %error, "cannot close cleanly");
             }
         }
+        // Replicas and tasks hold the node, and the node holds them: let go, or the store would
+        // stay open for as long as the process lives. An error means that it is stopped already.
+        let _ = self.shared.submit_apply(Job::Stop).await;
+        self.shared.registry.clear();
     }
 }
 

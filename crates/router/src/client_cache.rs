@@ -1,4 +1,4 @@
-//! A client's knowledge of which range holds a key and who leads it, and how region errors repair it.
+//! A client's knowledge of which range holds a key and who leads it, and how routing errors repair it.
 //!
 //! The cache may be wrong at any time: servers check every request, so a wrong route costs a round
 //! trip and never an answer. It only ever moves to newer epochs.
@@ -16,7 +16,7 @@ use crate::{Inserted, LeaderUpdate, RangeEntry, RangeMap};
 /// initialised with, at some 300 bytes each.
 pub const ROUTES_MAX: usize = 128 * 1024;
 
-/// Clients do not learn terms from region errors; the last word heard counts.
+/// Clients do not learn terms from routing errors; the last word heard counts.
 const NO_TERM: u64 = 0;
 
 /// Where to send a request.

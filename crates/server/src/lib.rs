@@ -6,10 +6,7 @@
 //! from [`TokioRuntime`], the one module that may name them.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::disallowed_methods, reason = "tests unwrap and run on real time")
-)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests unwrap and run on real time"))]
 
 mod addresses;
 pub mod admin;

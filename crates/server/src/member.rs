@@ -81,15 +81,7 @@ pub(crate) async fn start(
         multi.create_ranges(planned_for(store, &plan)).await?;
         node.records.set_ranges_made()?;
     }
-    let transport = Transport::start(
-        PeerIdentity { cluster: identity.cluster, store },
-        node.addresses.clone(),
-        multi.handler(),
-        node.connector.clone(),
-        node.runtime.clone(),
-        TransportOptions::default(),
-        TransportMetrics::new(&mut node.registry.lock()),
-    );
+    let transport = open_transport(node, &identity, &multi);
     let sender = Arc::new(DetachableSender(ArcSwapOption::from_pointee(transport.clone())));
     node.gates.peer.open(transport.service());
     multi.start(sender.clone());
@@ -159,6 +151,18 @@ fn fill_addresses(
         node.addresses.set(info);
     }
     Ok(())
+}
+
+fn open_transport(node: &NodeState, identity: &StoreIdentity, multi: &MultiRaft) -> Transport {
+    Transport::start(
+        PeerIdentity { cluster: identity.cluster, store: identity.store },
+        node.addresses.clone(),
+        multi.handler(),
+        node.connector.clone(),
+        node.runtime.clone(),
+        TransportOptions::default(),
+        TransportMetrics::new(&mut node.registry.lock()),
+    )
 }
 
 fn open_groups(

@@ -70,8 +70,8 @@ impl AdminService {
             let (place, query) = (self.place.clone(), query.clone());
             Box::pin(async move {
                 let channel = place.parts().peers.channel(&address).await?;
-                let client = AdminClient::new(channel)
-                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+                let client =
+                    AdminClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
                 Ok(remote(client, forwarded(query)).await?.into_inner())
             })
         };

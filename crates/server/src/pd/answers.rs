@@ -4,9 +4,9 @@ use cribwork_placement::StoreState;
 use cribwork_proto::{metapb, pdpb};
 use cribwork_types::{KeyRange, RangeId, StoreId};
 
+use crate::ServerError;
 use crate::place::view::StoreRow;
 use crate::place::{Place, RangeRow};
-use crate::ServerError;
 
 /// Ranges that one scan returns at most.
 const SCAN_RANGES_MAX: usize = 10_000;
@@ -46,12 +46,7 @@ pub(super) fn members(place: &Place) -> pdpb::GetMembersResponse {
     let leading = place.leader_store();
     let live = stores.iter().copied().find(|store| parts.multi.store_is_live(*store));
     let leader = leading.or(live).and_then(member).or_else(|| members.first().cloned());
-    pdpb::GetMembersResponse {
-        header: header(place),
-        etcd_leader: leader.clone(),
-        leader,
-        members,
-    }
+    pdpb::GetMembersResponse { header: header(place), etcd_leader: leader.clone(), leader, members }
 }
 
 fn region(row: &RangeRow) -> (metapb::Region, Option<metapb::Peer>) {

@@ -150,7 +150,8 @@ impl Pd for PdService {
         request: Request<pdpb::GetStoreRequest>,
     ) -> Result<Response<pdpb::GetStoreResponse>, Status> {
         own_cluster!(self, request, GetStoreResponse);
-        let local = local!(|it, q: pdpb::GetStoreRequest| answers::get_store(&it.place, q.store_id));
+        let local =
+            local!(|it, q: pdpb::GetStoreRequest| answers::get_store(&it.place, q.store_id));
         self.answer(request, local, remote!(get_store)).await
     }
 

@@ -174,9 +174,8 @@ impl Place {
         commit: impl FnOnce(&mut Lead, &T),
     ) -> Result<T, ServerError> {
         let _writing = self.inner.writing.lock().await;
-        let (term, rows, outcome) = self.with_lead(|lead| {
-            plan(lead).map(|(rows, outcome)| (lead.term, rows, outcome))
-        })??;
+        let (term, rows, outcome) =
+            self.with_lead(|lead| plan(lead).map(|(rows, outcome)| (lead.term, rows, outcome)))??;
         if !rows.is_empty() {
             self.write(term, rows).await?;
         }

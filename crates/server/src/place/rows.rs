@@ -182,9 +182,7 @@ mod tests {
         let point =
             ServicePoint { service: Bytes::from_static(b"backup"), expires_ms: 5, safe_point: 6 };
         let mut stored = Stored::default();
-        for (key, value) in
-            [store(&info), window(9), cluster(3), safe_point(4), service(&point)]
-        {
+        for (key, value) in [store(&info), window(9), cluster(3), safe_point(4), service(&point)] {
             stored.row(&key, value).unwrap();
         }
         assert_eq!((stored.stores, stored.services), (vec![info], vec![point]));

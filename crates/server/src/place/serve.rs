@@ -95,7 +95,10 @@ impl Place {
     ///
     /// # Errors
     /// [`ServerError::NotFound`] for a store id that was never given out.
-    pub async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, ServerError> {
+    pub async fn register(
+        &self,
+        request: RegisterRequest,
+    ) -> Result<RegisterResponse, ServerError> {
         self.serve_register(request, false).await
     }
 
@@ -106,8 +109,7 @@ impl Place {
     ) -> Result<RegisterResponse, ServerError> {
         let remote = |address: String| -> cribwork_types::BoxFuture<_> {
             let place = self.clone();
-            let ask =
-                RegisterRequest { cluster_id: self.cluster().get(), ..request.clone() };
+            let ask = RegisterRequest { cluster_id: self.cluster().get(), ..request.clone() };
             Box::pin(async move {
                 let mut client = place.parts().peers.node_client(&address).await?;
                 Ok(client.register(forwarded(ask)).await?.into_inner())
@@ -301,9 +303,7 @@ fn take_reports(
 /// A transfer is done once its target leads.
 fn settle(lead: &mut Lead, range: RangeId, leader: Option<StoreId>) {
     lead.running.retain(|running| match running.operator {
-        Operator::TransferLeader { range: moving, to, .. } => {
-            moving != range || leader != Some(to)
-        }
+        Operator::TransferLeader { range: moving, to, .. } => moving != range || leader != Some(to),
     });
 }
 
@@ -319,4 +319,3 @@ fn operators_for(lead: &Lead, store: StoreId) -> Vec<admin::Operator> {
     }
     operators
 }
-

@@ -80,9 +80,7 @@ impl Place {
 
     /// The range with this id.
     pub(crate) fn range_by_id(&self, id: RangeId) -> Result<Option<RangeRow>, ServerError> {
-        self.look(|lead, now| {
-            lead.directory.map().get_by_id(id).map(|entry| row(lead, entry, now))
-        })
+        self.look(|lead, now| lead.directory.map().get_by_id(id).map(|entry| row(lead, entry, now)))
     }
 
     /// Ranges that overlap `span`, in key order, at most `limit`.
