@@ -1,7 +1,7 @@
 //! Crashes, restarts, replicas that fell behind.
 
 use cribwork_multiraft::ReplicaState;
-use cribwork_types::Cf;
+use cribwork_types::{Cf, KeyRange, RangeId, WriteBatch, key};
 
 use crate::harness::{Cluster, RANGE, put, stores, wait_for};
 
@@ -95,4 +95,47 @@ async fn a_replica_behind_a_cut_log_gets_a_snapshot() {
     }
     let value = cribwork_engine::Engine::get(engine.as_ref(), Cf::Raw, b"large").unwrap();
     assert_eq!(value.map(|value| value.len()), Some(large.len()));
+}
+
+/// The placement group's tables lie outside the key space, and its snapshot carries them all the same.
+#[tokio::test]
+async fn a_placement_replica_behind_a_cut_log_gets_its_tables() {
+    let mut cluster = Cluster::start_tuned(|options| {
+        options.log_entries_max = 40;
+        options.log_entries_kept = 5;
+    })
+    .await;
+    let group = RangeId::PLACEMENT;
+    let nothing = bytes::Bytes::from(key::encode(b""));
+    let mut placement = crate::harness::descriptor();
+    placement.id = group;
+    placement.span = KeyRange { start: nothing.clone(), end: nothing };
+    for replica in &mut placement.replicas {
+        replica.id.0 += 100;
+    }
+    let first = placement.replicas[0];
+    for node in cluster.nodes.values() {
+        node.multi.create_range(placement.clone(), first).await.unwrap();
+    }
+    let leader = cluster.leader(group).await;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
+    let behind = stores().into_iter().find(|store| *store != home).unwrap();
+    let write = async |number: u32| {
+        let mut batch = WriteBatch::new();
+        batch.put(Cf::Meta, "window", number.to_string());
+        let token = leader.token().await.unwrap();
+        leader.propose(&token, batch).await.unwrap();
+    };
+    write(0).await;
+    cluster.settle(group).await;
+    let engine = cluster.kill(behind);
+    for number in 1..=120 {
+        write(number).await;
+    }
+    cluster.wait_for_cut_log(home, group).await;
+    cluster.boot(behind, engine);
+    cluster.settle(group).await;
+    let engine = &cluster.nodes[&behind].engine;
+    let value = cribwork_engine::Engine::get(engine.as_ref(), Cf::Meta, b"window").unwrap();
+    assert_eq!(value.as_deref(), Some(&b"120"[..]));
 }

@@ -25,6 +25,8 @@ use crate::place::{Place, RangeRow};
 const RANGES_PER_ANSWER_MAX: usize = 4096;
 /// How long a split is tried while its range moves.
 const SPLIT_PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of a call that is passed on: longer than anything it may do.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(8);
 /// Pause between two attempts.
 const SPLIT_PAUSE: Duration = Duration::from_millis(25);
 
@@ -77,7 +79,7 @@ impl AdminService {
         };
         let answer = {
             let here = || local(self.clone(), query.clone());
-            self.place.route(passed_on, here, ask).await?
+            self.place.route_slow(passed_on, ADMIN_PATIENCE, here, ask).await?
         };
         Ok(Response::new(answer))
     }

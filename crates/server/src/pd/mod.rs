@@ -5,5 +5,7 @@
 
 mod answers;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use service::PdService;

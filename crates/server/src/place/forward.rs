@@ -15,8 +15,9 @@ pub(crate) const FORWARDED_METADATA: &str = "cribwork-forwarded";
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Pause between two attempts.
 const RETRY: Duration = Duration::from_millis(25);
-/// Time limit of one forwarded call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit of one forwarded call. A client gives a call two seconds in all, so a paused leader must
+/// not use them up.
+const CALL_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Marks a request as passed on.
 pub(crate) fn forwarded<T>(message: T) -> Request<T> {
@@ -47,6 +48,22 @@ impl Place {
         L: Fn() -> BoxFuture<Result<T, ServerError>> + Send + Sync,
         R: Fn(String) -> BoxFuture<Result<T, ServerError>> + Send + Sync,
     {
+        self.route_slow(passed_on, CALL_TIMEOUT, local, remote).await
+    }
+
+    /// As [`Place::route`] for work that takes the leader up to `limit`.
+    pub(crate) async fn route_slow<T, L, R>(
+        &self,
+        passed_on: bool,
+        limit: Duration,
+        local: L,
+        remote: R,
+    ) -> Result<T, ServerError>
+    where
+        T: Send,
+        L: Fn() -> BoxFuture<Result<T, ServerError>> + Send + Sync,
+        R: Fn(String) -> BoxFuture<Result<T, ServerError>> + Send + Sync,
+    {
         let runtime = &self.parts().runtime;
         let deadline = runtime.now() + PATIENCE;
         let mut attempt = 0;
@@ -56,7 +73,7 @@ impl Place {
                 false if passed_on => {
                     return Err(ServerError::NotPlacementLeader { leader: self.leader_store() });
                 }
-                false => self.remote(attempt, &remote).await,
+                false => self.remote(attempt, limit, &remote).await,
             };
             attempt += 1;
             match result {
@@ -68,7 +85,12 @@ impl Place {
         }
     }
 
-    async fn remote<T, R>(&self, attempt: usize, remote: &R) -> Result<T, ServerError>
+    async fn remote<T, R>(
+        &self,
+        attempt: usize,
+        limit: Duration,
+        remote: &R,
+    ) -> Result<T, ServerError>
     where
         T: Send,
         R: Fn(String) -> BoxFuture<Result<T, ServerError>> + Send + Sync,
@@ -77,7 +99,7 @@ impl Place {
         let store = self.candidate(attempt).ok_or(unknown.clone())?;
         let address = self.parts().addresses.get(store).ok_or(unknown)?.address;
         self.parts().metrics.forwarded.inc();
-        let call = self.parts().runtime.timeout(CALL_TIMEOUT, remote(address.clone())).await;
+        let call = self.parts().runtime.timeout(limit, remote(address.clone())).await;
         let result = call.unwrap_or(Err(ServerError::Timeout { what: "the placement leader" }));
         if let Err(ServerError::Transport(_) | ServerError::Timeout { .. }) = &result {
             self.parts().peers.forget(&address);
@@ -88,7 +110,8 @@ impl Place {
     /// Whom to ask: the leader that the local replica knows, else the members in turn.
     fn candidate(&self, attempt: usize) -> Option<StoreId> {
         let own = self.parts().store;
-        if let Some(leader) = self.leader_store().filter(|store| *store != own) {
+        let live = |store: &StoreId| *store != own && self.parts().multi.store_is_live(*store);
+        if let Some(leader) = self.leader_store().filter(live) {
             return Some(leader);
         }
         let members: Vec<StoreId> = self

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cribwork_placement::{Decision, Directory, IdAllocator, IdKind, Operator, Tso};
+use cribwork_placement::{Directory, IdAllocator, IdKind, Operator, Tso};
 use cribwork_types::{Cf, RangeId, StoreId, Timestamp, WriteBatch};
 
 use super::Place;
@@ -46,7 +46,6 @@ pub(super) struct Lead {
     /// Ranges moved lately, until when they are left alone.
     pub(super) moved: BTreeMap<RangeId, Duration>,
     pub(super) scheduled_at: Duration,
-    pub(super) decisions: Vec<Decision>,
 }
 
 impl Lead {
@@ -68,7 +67,6 @@ impl Lead {
             running: Vec::new(),
             moved: BTreeMap::new(),
             scheduled_at: Duration::ZERO,
-            decisions: Vec::new(),
         }
     }
 }
@@ -147,7 +145,6 @@ impl Place {
         if result.is_err() {
             *self.inner.lead.lock() = None;
             self.parts().metrics.leading.set(0);
-            self.leader_changed();
         }
         result
     }

@@ -14,6 +14,8 @@ mod metrics;
 mod rows;
 mod schedule;
 mod serve;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(crate) mod view;
 
 use std::sync::Arc;

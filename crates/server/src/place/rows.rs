@@ -1,4 +1,5 @@
-//! Rows of the `meta` family: `kind u8 ++ id u64 BE` -> `version u8, crc32c... ` sealed values.
+//! Rows of the `meta` family: `kind u8 ++ id u64 BE` -> `version u8, fields`. RocksDB checks sums of
+//! its blocks and its log; rows carry none of their own.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_engine::EngineSnapshot;

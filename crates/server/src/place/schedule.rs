@@ -22,8 +22,6 @@ const OPERATOR_TIMEOUT: Duration = Duration::from_secs(5);
 const COOL_DOWN: Duration = Duration::from_secs(2);
 /// A store not heard from for longer is down.
 pub(super) const DOWN_AFTER: Duration = Duration::from_secs(3);
-/// Decisions kept for questions.
-const DECISIONS_KEPT: usize = 256;
 
 impl Lead {
     /// The state that a store is in now.
@@ -87,9 +85,6 @@ impl Place {
             let decisions = balance_leaders(&view, &BalancePolicy::default());
             let operators: Vec<Operator> =
                 decisions.iter().filter_map(|decision| decision.operator).collect();
-            lead.decisions.extend(decisions);
-            let surplus = lead.decisions.len().saturating_sub(DECISIONS_KEPT);
-            lead.decisions.drain(..surplus);
             for operator in &operators {
                 let until = now + OPERATOR_TIMEOUT;
                 lead.running.push(Running { operator: *operator, until });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cribwork_placement::{IdKind, Operator, Reported, StoreState};
+use cribwork_placement::{IdAllocator, IdKind, Operator, Reported, StoreState};
 use cribwork_proto::cribwork::admin::{
     self, AllocIdsRequest, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
 };
@@ -126,23 +126,41 @@ impl Place {
         &self,
         request: &RegisterRequest,
     ) -> Result<RegisterResponse, ServerError> {
-        let known = self.with_lead(|lead| match request.store_id {
-            0 => lead.stores.values().find(|it| it.address == request.address).cloned(),
-            id => lead.stores.get(&StoreId(id)).cloned(),
-        })?;
-        let id = match (known, request.store_id) {
-            (Some(known), _) => known.id,
-            (None, 0) => StoreId(self.reserve_ids(IdKind::Store, 1).await?),
-            (None, id) => return Err(ServerError::NotFound(format!("store {id}"))),
+        // One change: of two requests of one newcomer, the second finds the row of the first.
+        let plan = |lead: &Lead| {
+            let mut ids = lead.ids.clone();
+            let known = match request.store_id {
+                0 => lead.stores.values().find(|it| it.address == request.address),
+                id => lead.stores.get(&StoreId(id)),
+            };
+            let id = match (known, request.store_id) {
+                (Some(known), _) => known.id,
+                (None, 0) => StoreId(ids.reserve(IdKind::Store, 1)?),
+                (None, id) => return Err(ServerError::NotFound(format!("store {id}"))),
+            };
+            let info = StoreInfo {
+                id,
+                address: request.address.clone(),
+                http: request.http.clone(),
+                zone: request.zone.clone(),
+                ..StoreInfo::default()
+            };
+            let mut news = Vec::new();
+            if known != Some(&info) {
+                news.push(rows::store(&info));
+            }
+            if ids != lead.ids {
+                news.push(rows::ids(&ids));
+            }
+            Ok((news, (info, ids)))
         };
-        let info = StoreInfo {
-            id,
-            address: request.address.clone(),
-            http: request.http.clone(),
-            zone: request.zone.clone(),
-            ..StoreInfo::default()
+        let keep = |lead: &mut Lead, (info, ids): &(StoreInfo, IdAllocator)| {
+            lead.ids = ids.clone();
+            lead.stores.insert(info.id, info.clone());
         };
-        self.note_store(info).await?;
+        let (info, _) = self.change(plan, keep).await?;
+        let id = info.id;
+        self.parts().addresses.set(info);
         let members = self.parts().plan.placement_members.iter().map(|store| store.get()).collect();
         let stores = self.with_lead(|lead| lead.stores.values().map(Into::into).collect())?;
         Ok(RegisterResponse {

@@ -95,7 +95,7 @@ impl Place {
         })
     }
 
-    /// Ranges of the key space, without the empty one at its top.
+    /// Ranges of the whole key space.
     pub(crate) fn all_ranges(&self) -> Result<Vec<RangeRow>, ServerError> {
         self.ranges(&KeyRange::all(), usize::MAX)
     }

@@ -1,0 +1,5 @@
+//! The placement host of one node, over restarts.
+
+pub(crate) mod harness;
+mod heartbeats;
+mod tables;
