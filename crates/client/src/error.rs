@@ -8,6 +8,16 @@ use cribwork_types::{CodedError, Timestamp};
 
 use crate::ChannelError;
 
+/// With this a node begins an answer that says that it does not know what became of a write: it
+/// may have taken effect, or may yet.
+const UNDETERMINED: &str = "undetermined: ";
+
+/// The error of an answer whose text says that the outcome is not known.
+pub(crate) fn undetermined(what: &'static str, message: &str) -> Option<ClientError> {
+    let why = message.strip_prefix(UNDETERMINED)?.to_owned();
+    Some(ClientError::Unknown { what, why })
+}
+
 /// Why a call failed. Every variant but [`ClientError::Unknown`] means that a write certainly did
 /// not take effect as a whole (a batch of raw writes that spans ranges may have done so in part).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

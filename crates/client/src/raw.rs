@@ -15,6 +15,7 @@ use cribwork_types::{KeyRange, RangeDescriptor};
 
 use crate::ClientError;
 use crate::core::Core;
+use crate::error::undetermined;
 use crate::request::Effect;
 use crate::send::{Item, RawKey};
 
@@ -474,5 +475,19 @@ fn no_error(message: String) -> Result<(), ClientError> {
     if message.is_empty() {
         return Ok(());
     }
-    Err(ClientError::server(message))
+    Err(undetermined("raw call", &message).unwrap_or_else(|| ClientError::server(message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_know_is_not_taken_for_a_refusal() {
+        let unknown = no_error("undetermined: no majority in time".into());
+        assert!(matches!(unknown, Err(ClientError::Unknown { .. })), "{unknown:?}");
+        let refused = no_error("the value is too large".into());
+        assert!(!matches!(refused, Err(ClientError::Unknown { .. })), "{refused:?}");
+        assert!(no_error(String::new()).is_ok());
+    }
 }

@@ -108,7 +108,8 @@ impl Replica {
             let replica = self.clone();
             self.shared().runtime.spawn(Box::pin(async move { replica.run_rounds().await }));
         }
-        fate.await.map_err(|_| RaftError::Shutdown)
+        // The caller's end is dropped only with the replica, which may have proposed it by then.
+        fate.await.map_err(|_| RaftError::Undetermined { range, why: "the node stopped" })
     }
 
     async fn run_rounds(self: &Arc<Self>) {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::call::{Call, Pause, Setback};
 use crate::core::Core;
+use crate::error::undetermined;
 use crate::error::{ClientError, Conflict};
 use crate::send::{TxnKey, txn_route_key};
 
@@ -83,6 +84,9 @@ pub(super) fn key_failure(error: kvrpcpb::KeyError) -> Result<LockInfo, ClientEr
     }
     if let Some(exists) = error.already_exist {
         return Err(ClientError::AlreadyExists { key: exists.key });
+    }
+    if let Some(unknown) = undetermined("transaction", &error.abort) {
+        return Err(unknown);
     }
     let why = if !error.abort.is_empty() {
         error.abort
