@@ -69,31 +69,25 @@ impl Client {
             .connect()
             .await
             .with_context(|| format!("cannot connect to {address}"))?;
-        Ok(Client {
-            grpc: Grpc::new(channel),
-        })
+        Ok(Client { grpc: Grpc::new(channel) })
     }
 
     /// Acknowledged once a majority has it on disk.
     pub(crate) async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), Status> {
-        let _: Empty = self
-            .call("/etcdserverpb.KV/Put", PutRequest { key, value })
-            .await?;
+        let _: Empty = self.call("/etcdserverpb.KV/Put", PutRequest { key, value }).await?;
         Ok(())
     }
 
     /// Linearizable; whether the key exists.
     pub(crate) async fn get(&mut self, key: Bytes) -> Result<bool, Status> {
-        let found: RangeResponse = self
-            .call("/etcdserverpb.KV/Range", RangeRequest { key })
-            .await?;
+        let found: RangeResponse =
+            self.call("/etcdserverpb.KV/Range", RangeRequest { key }).await?;
         Ok(!found.key_values.is_empty())
     }
 
     async fn is_leader(&mut self) -> Result<bool, Status> {
-        let status: StatusResponse = self
-            .call("/etcdserverpb.Maintenance/Status", Empty {})
-            .await?;
+        let status: StatusResponse =
+            self.call("/etcdserverpb.Maintenance/Status", Empty {}).await?;
         let member = status.header.map_or(0, |header| header.member_id);
         Ok(member != 0 && status.leader == member)
     }
@@ -103,17 +97,10 @@ impl Client {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.grpc
-            .ready()
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))?;
+        self.grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let codec = ProstCodec::<Q, A>::default();
         let path = PathAndQuery::from_static(path);
-        Ok(self
-            .grpc
-            .unary(Request::new(request), path, codec)
-            .await?
-            .into_inner())
+        Ok(self.grpc.unary(Request::new(request), path, codec).await?.into_inner())
     }
 }
 
@@ -130,8 +117,5 @@ pub(crate) async fn find_leader(addresses: &[String]) -> anyhow::Result<String> 
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    bail!(
-        "no member of {} leads after {LEADER_WAIT:?}",
-        addresses.join(",")
-    )
+    bail!("no member of {} leads after {LEADER_WAIT:?}", addresses.join(","))
 }

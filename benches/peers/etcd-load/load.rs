@@ -123,10 +123,7 @@ impl Worker {
             let outcome = if is_get {
                 self.get.get(key).await
             } else {
-                self.put
-                    .put(key, Bytes::copy_from_slice(&value))
-                    .await
-                    .map(|()| false)
+                self.put.put(key, Bytes::copy_from_slice(&value)).await.map(|()| false)
             };
             match outcome {
                 Ok(found) => self.tally.record(begin.elapsed(), found),
@@ -149,16 +146,11 @@ struct Tally {
 impl Tally {
     fn new() -> anyhow::Result<Tally> {
         let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?;
-        Ok(Tally {
-            latency_us,
-            errors: 0,
-            found: 0,
-        })
+        Ok(Tally { latency_us, errors: 0, found: 0 })
     }
 
     fn record(&mut self, latency: Duration, found: bool) {
-        self.latency_us
-            .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        self.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         self.found += u64::from(found);
     }
 
@@ -191,12 +183,7 @@ mod tests {
 
     #[test]
     fn keys_have_the_size_asked_for() {
-        let plan = |key_size| Plan {
-            read_percent: 0,
-            key_size,
-            value_size: 0,
-            keys: 1,
-        };
+        let plan = |key_size| Plan { read_percent: 0, key_size, value_size: 0, keys: 1 };
         assert_eq!(plan(16).key(42), "0000000000000042");
         assert_eq!(plan(2).key(1234), "34");
     }
@@ -213,9 +200,6 @@ mod tests {
         let report = total.report(Duration::from_secs(2));
         assert_eq!((report.ops, report.errors, report.found), (4, 4, 2));
         assert_eq!(report.ops_per_s, 2.0);
-        assert!(
-            (1.9..2.1).contains(&report.p50_ms) && report.p99_ms > 99.0,
-            "{report:?}"
-        );
+        assert!((1.9..2.1).contains(&report.p50_ms) && report.p99_ms > 99.0, "{report:?}");
     }
 }

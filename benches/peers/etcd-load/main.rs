@@ -62,9 +62,7 @@ enum Gets {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match load::run(&Options::parse())
-        .await
-        .and_then(|report| Ok(serde_json::to_string(&report)?))
+    match load::run(&Options::parse()).await.and_then(|report| Ok(serde_json::to_string(&report)?))
     {
         Ok(line) => {
             println!("{line}");
