@@ -1,0 +1,15 @@
+//! Tests of whole nodes from outside, by what they test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "this is test code over real processes: it may panic, and it has only the real clock"
+)]
+
+mod bank;
+mod commands;
+mod crash;
+mod refusal;
+mod shutdown;
+mod tikv_rust;
+mod wire;
