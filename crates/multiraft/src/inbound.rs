@@ -40,6 +40,12 @@ impl MessageHandler for Inbound {
         }
     }
 
+    /// Answers that were on their way when the peer's older stream broke are gone: whoever waits
+    /// for one has to ask again, and not to wait for a time-out.
+    fn on_accepted(&self, peer: StoreId) {
+        self.shared.calls.fail_all(peer);
+    }
+
     fn on_disconnected(&self, peer: StoreId) {
         self.shared.calls.fail_all(peer);
         self.shared.liveness.reset(peer);

@@ -64,6 +64,10 @@ pub trait MessageHandler: Send + Sync + 'static {
     /// The stream to `peer` is open: what is sent from now on is under way at once.
     fn on_connected(&self, _peer: StoreId) {}
 
+    /// `peer` opened a new stream to this node. What it sent on an older one, answers among it, may be
+    /// lost, though nothing of it comes any more.
+    fn on_accepted(&self, _peer: StoreId) {}
+
     /// What was sent to `peer` since the last [`Self::on_connected`] may be lost. Also called after
     /// each attempt to connect that failed, because that drops what waited for it.
     fn on_disconnected(&self, _peer: StoreId) {}

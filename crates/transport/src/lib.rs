@@ -54,5 +54,5 @@ pub use options::{
     BULK_BYTES_MAX, FRAME_BYTES_MAX, LaneLimit, MESSAGE_OVERHEAD_BYTES, PROTOCOL_VERSION,
     TransportOptions, tune_server,
 };
-pub use service::PeerService;
+pub use service::{PeerAddress, PeerService};
 pub use transport::Transport;

@@ -3,6 +3,7 @@
 //! The stream of acks drives the stream of frames: there is no task of our own in between, and a
 //! peer that takes no acks is read no further.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -17,6 +18,11 @@ use crate::handshake::{Hello, Refusal};
 use crate::inbound::Slot;
 use crate::lanes::cost;
 use crate::transport::Shared;
+
+/// Where a connection comes from; a server whose connections are not plain TCP gives it as their
+/// connect info.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
 
 /// Takes the streams of peers; made by [`crate::Transport::service`].
 pub struct PeerService {
@@ -44,9 +50,11 @@ impl Peer for PeerService {
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::DeliverStream>, Status> {
         let slot = self.admit(&request).map_err(|refusal| {
-            self.shared.note_refusal(refusal, request.remote_addr());
+            let address = request.extensions().get::<PeerAddress>().map(|address| address.0);
+            self.shared.note_refusal(refusal, address.or(request.remote_addr()));
             refusal.status()
         })?;
+        self.shared.handler.on_accepted(slot.from);
         self.shared.hurry(slot.from);
         let receiver = Receiver {
             shared: Arc::clone(&self.shared),

@@ -422,12 +422,13 @@ async fn acknowledges_what_it_handed_over_and_refuses_older_streams() {
         acked = ack;
     }
     let log = b.until("arrived", |log| log.messages.len() == 3).await;
-    assert_eq!(calls(&log), [1, 2, 3]);
+    assert_eq!((calls(&log), log.accepts), (vec![1, 2, 3], 1));
     drop(log);
 
     let older = send_by_hand(&address, 4, vec![]).await.unwrap_err();
     assert_eq!(older.code(), Code::Aborted, "{older}");
     assert_eq!(send_by_hand(&address, 6, vec![]).await.unwrap(), [0; 0]);
+    assert_eq!(b.recorder.0.borrow().accepts, 2, "told of each stream that was admitted");
     let ended = acks.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::Aborted, "{ended}");
 }

@@ -97,7 +97,7 @@ pub(crate) trait InstanceFactory: Send + Sync + 'static {
 
 /// Kinds of transport messages. Requests are even, answers odd.
 pub(crate) mod kind {
-    /// Append of a pipelined stream: `stream u64, append`.
+    /// Append of a pipelined stream: `life u64, stream u64, append`.
     pub(crate) const APPEND: u8 = 2;
     pub(crate) const APPEND_RESULT: u8 = 3;
     /// A single append: a heartbeat.

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use cribwork_transport::Class;
 use cribwork_types::BoxFuture;
 use futures::stream::BoxStream;
@@ -18,6 +18,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::sync::oneshot;
 
 use super::network::{Network, unreachable};
+use super::streams::StreamId;
 use super::types::Types;
 use super::{codec, kind};
 use crate::options::PIPELINE_MAX;
@@ -26,7 +27,7 @@ type Answer<A> = Result<StreamAppendResult<Types<A>>, RPCError<Types<A>>>;
 
 struct Pipeline<'s, A: AsyncRuntime, S> {
     network: &'s Network<A>,
-    number: u64,
+    id: StreamId,
     input: S,
     input_ended: bool,
     sent_any: bool,
@@ -47,10 +48,10 @@ where
     A: AsyncRuntime,
     S: Stream<Item = AppendEntriesRequest<Types<A>>> + Send + Unpin + 'static,
 {
-    let number = network.replica.shared().next_number();
+    let shared = network.replica.shared();
     let pipeline = Pipeline {
         network,
-        number,
+        id: StreamId { life: shared.nonce, number: shared.next_number() },
         input,
         input_ended: false,
         sent_any: false,
@@ -130,12 +131,9 @@ where
 
     fn send(&mut self, request: &AppendEntriesRequest<Types<A>>) -> bool {
         let shared = self.network.replica.shared();
-        let encoded = codec::encode_append(request);
-        let mut payload = BytesMut::with_capacity(8 + encoded.len());
-        payload.put_u64(self.number);
-        payload.put_slice(&encoded);
+        let payload = self.id.prefix(&codec::encode_append(request));
         let (call, answer) = shared.calls.open(self.network.store, shared.runtime.now());
-        let message = self.network.message(kind::APPEND, call, payload.freeze());
+        let message = self.network.message(kind::APPEND, call, payload);
         if !shared.send(self.network.store, Class::Data, message) {
             shared.calls.drop_call(call);
             return false;

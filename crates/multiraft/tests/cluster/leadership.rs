@@ -81,3 +81,29 @@ async fn a_shutdown_hands_leaders_over_first() {
     })
     .await;
 }
+
+/// Streams of appends are numbered, and the numbers start over with the process.
+#[tokio::test]
+async fn a_restarted_node_can_lead_again() {
+    let mut cluster = Cluster::start().await;
+    let [first, second, _] = stores();
+    let hand_over = async |cluster: &Cluster, to: StoreId| {
+        let from = home(cluster);
+        wait_for("liveness", || cluster.nodes[&from].multi.store_is_live(to)).await;
+        cluster.replica(from, RANGE).unwrap().transfer_leader(to).await.unwrap();
+        cluster.put(RANGE, "k", "v").await;
+        assert_eq!(home(cluster), to);
+    };
+    for number in 0..200 {
+        cluster.put(RANGE, &format!("k{number}"), "v").await;
+    }
+    for to in [second, first, second] {
+        hand_over(&cluster, to).await;
+    }
+    let engine = cluster.kill(first);
+    cluster.boot(first, engine);
+    cluster.settle(RANGE).await;
+    let restarted = Instant::now();
+    hand_over(&cluster, first).await;
+    assert!(restarted.elapsed() < Duration::from_secs(3), "{:?}", restarted.elapsed());
+}

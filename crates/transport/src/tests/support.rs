@@ -74,6 +74,7 @@ impl Runtime for TestRuntime {
 pub(crate) struct Log {
     pub(crate) messages: Vec<(StoreId, Message)>,
     pub(crate) connects: usize,
+    pub(crate) accepts: usize,
     pub(crate) disconnects: usize,
 }
 
@@ -86,6 +87,10 @@ impl MessageHandler for Recorder {
 
     fn on_connected(&self, _peer: StoreId) {
         self.0.send_modify(|log| log.connects += 1);
+    }
+
+    fn on_accepted(&self, _peer: StoreId) {
+        self.0.send_modify(|log| log.accepts += 1);
     }
 
     fn on_disconnected(&self, _peer: StoreId) {
