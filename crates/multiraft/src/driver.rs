@@ -5,7 +5,8 @@
 //!
 //! Level-triggered: every sweep looks at the state as it is, so a lost event delays nothing by more
 //! than a period. Candidates of one range go in order of rank, spread by range so that a dead node's
-//! ranges do not all end up on one survivor, with jitter, and by pre-vote only.
+//! ranges do not all end up on one survivor, with jitter, and by pre-vote only. The first one goes
+//! as soon as the promises to the dead leader end, and the driver wakes early for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +24,11 @@ const RANK_STEP_MS: u64 = 100;
 /// Random part of every delay.
 const JITTER_MS: u64 = 40;
 /// Pause before a candidate tries again.
-const RETRY_MS: u64 = 250;
+const RETRY_MS: u64 = 150;
+/// Least time between two looks for campaigns that are due.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How much later than this replica the other voters may have heard the dead leader.
+const PROMISE_SLACK_MS: u64 = 10;
 /// Sweeps between two looks at logs, dead instances and unanswered calls.
 const SLOW_SWEEPS: u64 = 5;
 
@@ -42,9 +47,16 @@ pub(crate) async fn run(shared: Arc<NodeShared>) {
         shared.liveness.excuse(now.saturating_sub(last), shared.options.liveness_period);
         last = now;
         ping_peers(&shared);
-        sweep(&shared, sweeps);
+        let mut due = sweep(&shared, sweeps);
         sweeps += 1;
-        shared.runtime.sleep(shared.options.liveness_period).await;
+        let next = now + shared.options.liveness_period;
+        // Campaigns that fall due before the next sweep are not kept waiting for it.
+        while let Some(at) = due.filter(|at| *at + LOOK_PAUSE < next) {
+            let pause = at.saturating_sub(shared.runtime.now()).max(LOOK_PAUSE);
+            shared.runtime.sleep(pause).await;
+            due = campaigns(&shared, &shared.replicas());
+        }
+        shared.runtime.sleep(next.saturating_sub(shared.runtime.now())).await;
     }
 }
 
@@ -62,30 +74,46 @@ fn ping_peers(shared: &NodeShared) {
     }
 }
 
-fn sweep(shared: &Arc<NodeShared>, number: u64) {
+/// Looks at every replica once; when the next campaign falls due.
+fn sweep(shared: &Arc<NodeShared>, number: u64) -> Option<Duration> {
     let renewal = shared.options.lease_renewal.as_millis() as u64;
     let period = shared.options.liveness_period.as_millis().max(1) as u64;
     let renew = number.is_multiple_of((renewal / period).max(1));
     let slow = number.is_multiple_of(SLOW_SWEEPS);
-    let mut candidates = Vec::new();
-    for replica in shared.replicas() {
-        if renew {
-            renew_lease(&replica);
-        }
-        if slow {
-            maintain(&replica);
-        }
-        if let Some(urgency) = wants_to_campaign(shared, &replica) {
-            candidates.push((urgency, replica.range_id(), replica));
-        }
-    }
     if slow {
         shared.calls.expire(shared.runtime.now());
     }
+    let replicas = shared.replicas();
+    for replica in &replicas {
+        if renew {
+            renew_lease(replica);
+        }
+        if slow {
+            maintain(replica);
+        }
+    }
+    campaigns(shared, &replicas)
+}
+
+/// Starts the campaigns that are due, a bounded number at once; when the next one is.
+fn campaigns(shared: &Arc<NodeShared>, replicas: &[Arc<Replica>]) -> Option<Duration> {
+    let (mut candidates, mut next) = (Vec::new(), None);
+    for replica in replicas {
+        match wants_to_campaign(shared, replica) {
+            None => {}
+            Some(Wish::Now(urgency)) => candidates.push((urgency, replica.range_id(), replica)),
+            Some(Wish::Later(at)) => next = Some(next.map_or(at, |next: u64| next.min(at))),
+        }
+    }
     // Ranges with waiting requests first, then recently used ones, then the rest.
     candidates.sort_by_key(|(urgency, range, _)| (*urgency, *range));
-    for (_, _, replica) in candidates.into_iter().take(shared.options.campaigns_per_sweep) {
-        campaign(replica);
+    let now = shared.runtime.now();
+    let at_once = candidates.len().min(shared.options.campaigns_per_sweep);
+    let left = candidates.split_off(at_once);
+    candidates.into_iter().for_each(|(_, _, replica)| campaign(replica));
+    match left.is_empty() {
+        true => next.map(Duration::from_millis),
+        false => Some(now),
     }
 }
 
@@ -105,28 +133,36 @@ fn renew_lease(replica: &Arc<Replica>) {
     replica.shared().runtime.spawn(Box::pin(async move { live.raft.heartbeat().await }));
 }
 
-/// How urgent a campaign of this replica is, if its time has come.
-fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option<u8> {
+/// What a replica without a leader wants.
+enum Wish {
+    /// To campaign; the lower, the more urgent.
+    Now(u8),
+    /// To be looked at again at this time, runtime clock, milliseconds.
+    Later(u64),
+}
+
+/// Whether this replica wants to lead, and when.
+fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option<Wish> {
     let mut campaigning = replica.campaigning.lock();
     if !is_leaderless(replica) || shared.within_first_lease() {
         campaigning.next_ms = None;
         return None;
     }
     let now = replica.now_ms();
-    let jitter = shared.runtime.random_u64() % JITTER_MS;
-    let due = *campaigning.next_ms.get_or_insert(now + rank(replica) * RANK_STEP_MS + jitter);
+    // Nobody grants a vote earlier, so that asking would only cost a round and a pause.
+    let promised = replica.promised_until_ms() + PROMISE_SLACK_MS;
+    let due = *campaigning.next_ms.get_or_insert_with(|| now.max(promised) + delay_ms(replica));
     if now < due {
-        return None;
+        return Some(Wish::Later(due));
     }
-    campaigning.next_ms = Some(now + RETRY_MS + rank(replica) * RANK_STEP_MS + jitter);
     let recently = shared.options.read_activity;
     let used = replica.within(&replica.last_read_ms, recently)
         || replica.within(&replica.last_write_ms, recently);
-    Some(match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
+    Some(Wish::Now(match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
         true => 0,
         false if used || replica.range_id() == RangeId::PLACEMENT => 1,
         false => 2,
-    })
+    }))
 }
 
 /// True if this voter sees no leader that lives in the life in which it was last heard from.
@@ -139,7 +175,7 @@ fn is_leaderless(replica: &Arc<Replica>) -> bool {
     if !votes {
         return false;
     }
-    !replica.leader_lives()
+    !replica.has_live_leader()
 }
 
 /// This replica's place among the live voters that may succeed the leader, rotated by range.
@@ -158,9 +194,17 @@ fn rank(replica: &Arc<Replica>) -> u64 {
     (at + count - replica.range_id().get() % count) % count
 }
 
-fn campaign(replica: Arc<Replica>) {
+/// By how much the candidates of a range are kept apart.
+fn delay_ms(replica: &Arc<Replica>) -> u64 {
+    rank(replica) * RANK_STEP_MS + replica.shared().runtime.random_u64() % JITTER_MS
+}
+
+fn campaign(replica: &Arc<Replica>) {
     let shared = replica.shared().clone();
+    let again = replica.now_ms() + RETRY_MS + delay_ms(replica);
+    replica.campaigning.lock().next_ms = Some(again);
     shared.metrics.campaigns.inc();
+    let replica = replica.clone();
     shared.runtime.clone().spawn(Box::pin(async move {
         match replica.instance().await {
             Ok(live) => live.raft.campaign().await,

@@ -12,10 +12,6 @@ pub struct MultiRaftOptions {
     /// How long a follower refuses votes after its leader's last message, and how long a leader may
     /// serve without hearing from a majority. openraft has one number for both.
     pub lease: Duration,
-    /// Time limit of a vote round. Must exceed `heartbeat`.
-    pub vote_timeout: Duration,
-    /// Time limit of openraft's own heartbeat call.
-    pub heartbeat: Duration,
     /// How often the driver renews the lease of a leader that serves reads but appends nothing.
     pub lease_renewal: Duration,
     /// How long after its last read a range's lease is renewed.
@@ -24,7 +20,7 @@ pub struct MultiRaftOptions {
     pub liveness_period: Duration,
     /// A peer not heard from for this long is taken for dead.
     pub liveness_timeout: Duration,
-    /// Most campaigns that one sweep starts.
+    /// Most campaigns that one look at the replicas starts.
     pub campaigns_per_sweep: usize,
     /// How long a proposal may wait for its fate before its outcome is reported as undetermined.
     pub fate_timeout: Duration,
@@ -49,9 +45,7 @@ impl MultiRaftOptions {
     pub fn new(store: StoreId) -> Self {
         Self {
             store,
-            lease: Duration::from_millis(700),
-            vote_timeout: Duration::from_millis(500),
-            heartbeat: Duration::from_millis(300),
+            lease: Duration::from_millis(500),
             lease_renewal: Duration::from_millis(200),
             read_activity: Duration::from_secs(5),
             liveness_period: Duration::from_millis(100),
@@ -66,6 +60,16 @@ impl MultiRaftOptions {
             tail_cache_bytes_max: 1 << 20,
             lazy_commit: Duration::from_millis(5),
         }
+    }
+
+    /// Time limit of a vote round. openraft wants `heartbeat_timeout < vote_timeout < lease`.
+    pub(crate) fn vote_timeout(&self) -> Duration {
+        self.lease * 4 / 5
+    }
+
+    /// Time limit of one heartbeat.
+    pub(crate) fn heartbeat_timeout(&self) -> Duration {
+        self.lease * 2 / 5
     }
 
     /// The part of the lease within which a leader reads without a round trip: the whole minus a

@@ -185,10 +185,9 @@ impl Replica {
         loop {
             let evaluated = Evaluated { term, epoch: self.descriptor().epoch };
             let command = Command { evaluated, body: Body::Barrier };
-            match self.propose_command(command).await {
-                Ok(Fate::Applied(_)) => return self.serve(term),
-                Ok(_) | Err(RaftError::Busy { .. }) => {}
-                Err(_) => return,
+            // Whatever goes wrong, a leader that does not serve must go on trying.
+            if let Ok(Fate::Applied(_)) = self.propose_command(command).await {
+                return self.serve(term);
             }
             if !self.still_leads(term, Duration::MAX) || self.shared().is_stopping() {
                 return;

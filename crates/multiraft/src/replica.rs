@@ -67,6 +67,9 @@ pub(crate) struct LeaderSeen {
     pub(crate) heard: bool,
     /// The life of the leader's store that it was heard in, once that store's liveness message told.
     pub(crate) incarnation: Option<u64>,
+    /// Runtime clock, milliseconds: when a message of it last came. For one lease from then on, no
+    /// voter that heard it too grants a vote.
+    pub(crate) heard_ms: u64,
 }
 
 pub(crate) struct LiveInstance {
@@ -328,7 +331,8 @@ impl Replica {
             if seen.leader == leader && seen.term == vote.term {
                 return;
             }
-            *seen = LeaderSeen { leader, term: vote.term, heard: true, incarnation: None };
+            let (term, heard_ms) = (vote.term, self.now_ms());
+            *seen = LeaderSeen { leader, term, heard: true, incarnation: None, heard_ms };
         }
         self.handing_over_to.store(0, Ordering::Release);
         self.serving_term.store(0, Ordering::Release);
@@ -374,12 +378,12 @@ impl Replica {
             self.remind_followers();
             return false;
         }
-        leader == Some(candidate) || !self.leader_lives()
+        leader == Some(candidate) || !self.has_live_leader()
     }
 
     /// True if the leader is this replica, or its store is alive in the life in which this replica
     /// last heard from it.
-    pub(crate) fn leader_lives(&self) -> bool {
+    pub fn has_live_leader(&self) -> bool {
         let mut seen = self.seen.lock();
         let Some(leader) = seen.leader else {
             return false;
@@ -395,6 +399,15 @@ impl Replica {
             seen.incarnation = now;
         }
         now.is_some() && seen.incarnation == now
+    }
+
+    /// When the promise ends that this replica gave the leader it last heard: it grants nobody a vote
+    /// before, and neither do the others that heard the same message. Runtime clock, milliseconds.
+    pub(crate) fn promised_until_ms(&self) -> u64 {
+        match self.seen.lock().heard_ms {
+            0 => 0,
+            heard => heard + self.shared.options.lease.as_millis() as u64,
+        }
     }
 
     /// Somebody campaigns against this live leader: it has not heard of it since it started.
@@ -443,7 +456,7 @@ impl Replica {
     /// not leading, even if it did.
     pub(crate) fn recall_leader(&self, vote: VoteRecord) {
         let leader = (vote.committed && vote.candidate != self.id).then_some(vote.candidate);
-        *self.seen.lock() = LeaderSeen { leader, term: vote.term, heard: false, incarnation: None };
+        *self.seen.lock() = LeaderSeen { leader, term: vote.term, ..LeaderSeen::default() };
     }
 
     /// A leader's message came: it leads in the present life of its store.
@@ -452,6 +465,7 @@ impl Replica {
         let mut seen = self.seen.lock();
         if seen.leader == Some(leader) {
             seen.heard = true;
+            seen.heard_ms = self.now_ms();
             seen.incarnation = incarnation.or(seen.incarnation);
         }
     }

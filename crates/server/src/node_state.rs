@@ -132,5 +132,9 @@ fn is_leaderless(replica: &Replica) -> bool {
     let view = replica.leader();
     let leads = view.leader.is_some_and(|leader| leader.id == replica.replica_id());
     // A leader that has not applied its own barrier serves nothing yet.
-    view.leader.is_none() || leads && !view.is_self
+    match leads {
+        true => !view.is_self,
+        // One that is only remembered, or whose node is gone, leads nothing.
+        false => !replica.has_live_leader(),
+    }
 }

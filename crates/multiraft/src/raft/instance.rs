@@ -43,9 +43,9 @@ impl<A> OpenraftFactory<A> {
 fn config(options: &MultiRaftOptions, restore: bool) -> Result<Config, String> {
     let config = Config {
         cluster_name: "cribwork".into(),
-        election_timeout_min: options.vote_timeout.as_millis() as u64,
+        election_timeout_min: options.vote_timeout().as_millis() as u64,
         election_timeout_max: options.lease.as_millis() as u64,
-        heartbeat_interval: options.heartbeat.as_millis() as u64,
+        heartbeat_interval: options.heartbeat_timeout().as_millis() as u64,
         max_payload_entries: 256,
         // Snapshots and purges are the driver's decision: it knows bytes, openraft knows entries.
         snapshot_policy: SnapshotPolicy::Never,
