@@ -268,9 +268,8 @@ impl Admin for AdminService {
         request: Request<GetRangeRequest>,
     ) -> Result<Response<GetRangeResponse>, Status> {
         let local = local!(|it, query: GetRangeRequest| {
-            let missing = || ServerError::NotFound(format!("range {}", query.id));
-            let row = it.place.range_by_id(RangeId(query.id))?.ok_or_else(missing)?;
-            Ok(GetRangeResponse { range: Some(range_info(&row)) })
+            let row = it.place.range_by_id(RangeId(query.id))?;
+            Ok(GetRangeResponse { range: row.as_ref().map(range_info) })
         });
         self.answer(request, local, remote!(get_range)).await
     }
