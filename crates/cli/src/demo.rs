@@ -220,7 +220,7 @@ async fn run_node(
             std::process::exit(1);
         }
     }));
-    let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime::new(options.runtime.clone()));
+    let runtime = options.runtime.clone();
     let node = match Node::start(options).await {
         Ok(node) => node,
         Err(error) => {

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cribwork_transport::PeerAddress;
 use cribwork_types::Runtime;
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
-use crate::ServerError;
+use crate::network::{Accepted, Io, Listener};
+use crate::{Network, ServerError};
 
 /// Pause after a connection could not be accepted: most often no file descriptor is left, and the
 /// next attempt would fail at once.
@@ -26,8 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listening port.
 pub(crate) struct Incoming {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Box<dyn Listener>,
     stop: CancellationToken,
     runtime: Arc<dyn Runtime>,
 }
@@ -35,6 +35,7 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// Listens on `address` (`host:port`); `stop` ends all its connections.
     pub(crate) async fn bind(
+        network: &dyn Network,
         address: &str,
         stop: CancellationToken,
         runtime: Arc<dyn Runtime>,
@@ -43,28 +44,25 @@ impl Incoming {
             address: address.to_owned(),
             why: error.to_string(),
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, stop, runtime })
+        let listener = network.listen(address).await.map_err(failed)?;
+        Ok(Self { listener, stop, runtime })
     }
 
     /// Where it really listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     async fn next(&mut self) -> (Connection, SocketAddr) {
         loop {
             match self.listener.accept().await {
-                Ok((tcp, peer)) => {
-                    if let Err(error) = tcp.set_nodelay(true) {
-                        tracing::debug!(%peer, %error, "cannot switch off delays");
-                    }
+                Ok(Accepted { io, peer }) => {
                     let stopped = Box::pin(self.stop.clone().cancelled_owned());
-                    return (Connection { tcp, stopped }, peer);
+                    return (Connection { io, peer, stopped }, peer);
                 }
                 Err(error) => {
-                    tracing::warn!(address = %self.address, %error, "cannot accept a connection");
+                    let address = self.address();
+                    tracing::warn!(%address, %error, "cannot accept a connection");
                     self.runtime.sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -90,13 +88,14 @@ impl axum::serve::Listener for Incoming {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
+        Ok(self.address())
     }
 }
 
 /// One connection.
 pub(crate) struct Connection {
-    tcp: TcpStream,
+    io: Box<dyn Io>,
+    peer: SocketAddr,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -106,7 +105,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
         // Only when there is nothing to read, to cost nothing under load: what a peer has sent
         // before the stop may still be served.
         if read.is_pending() && self.stopped.as_mut().poll(context).is_ready() {
@@ -122,15 +121,15 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -138,18 +137,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(context, buffers)
+        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.io.is_write_vectored()
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = PeerAddress;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.tcp.connect_info()
+    fn connect_info(&self) -> PeerAddress {
+        PeerAddress(self.peer)
     }
 }

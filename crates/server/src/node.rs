@@ -8,7 +8,6 @@ use std::time::Duration;
 use cribwork_engine::{Engine, EngineError, RocksEngine};
 use cribwork_multiraft::MultiRaft;
 use cribwork_proto::cribwork::admin::InitResponse;
-use cribwork_transport::{Connector, TcpConnector};
 use cribwork_types::{ClusterId, Runtime, RuntimeExt, StoreId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -21,12 +20,14 @@ use crate::grpc::{self, Gates};
 use crate::identity::NodeRecords;
 use crate::incoming::Incoming;
 use crate::kv::KvService;
+use crate::network::TcpNetwork;
 use crate::node_service::NodeService;
 use crate::node_state::{FatalHook, NodeState};
 use crate::place::Place;
 use crate::process_metrics::ProcessMetrics;
 use crate::{
-    AddressBook, HybridClock, PeerClients, ServerError, TokioRuntime, admin::InitHook, http, join,
+    AddressBook, HybridClock, Network, PeerClients, ServerError, TokioRuntime, admin::InitHook,
+    http, join,
 };
 
 /// Exit code of a process whose disk failed (`EX_SOFTWARE` of sysexits).
@@ -40,17 +41,22 @@ const READY_POLL: Duration = Duration::from_millis(20);
 pub struct NodeOptions {
     /// Its settings.
     pub config: Config,
-    /// The tokio runtime on which its tasks run; [`Node::start`] must be called on it.
-    pub runtime: tokio::runtime::Handle,
+    /// Clock, randomness and tasks.
+    pub runtime: Arc<dyn Runtime>,
+    /// How it listens and connects.
+    pub network: Arc<dyn Network>,
+    /// Its store; by default the RocksDB in the settings' data directory.
+    pub engine: Option<Arc<dyn Engine>>,
     /// What to do when the store fails; by default the process ends, because a store that failed
     /// once must not answer again.
     pub on_fatal: Option<FatalHook>,
 }
 
 impl NodeOptions {
-    /// A node on the tokio runtime that calls this.
+    /// A node on disk and TCP, on the tokio runtime that calls this.
     pub fn new(config: Config) -> Self {
-        Self { config, runtime: tokio::runtime::Handle::current(), on_fatal: None }
+        let runtime = Arc::new(TokioRuntime::new(tokio::runtime::Handle::current()));
+        Self { config, runtime, network: Arc::new(TcpNetwork), engine: None, on_fatal: None }
     }
 }
 
@@ -67,14 +73,18 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<RunningNode, ServerError> {
         let config = options.config;
         config.check()?;
-        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime::new(options.runtime));
-        let engine = RocksEngine::open(&config.data_dir, config.engine.options())?;
+        let NodeOptions { runtime, network, .. } = options;
+        let engine: Arc<dyn Engine> = match options.engine {
+            Some(engine) => engine,
+            None => RocksEngine::open(&config.data_dir, config.engine.options())?,
+        };
         let stop = CancellationToken::new();
-        let grpc = Incoming::bind(&config.listen, stop.clone(), runtime.clone()).await?;
-        let http = Incoming::bind(&config.http, stop.clone(), runtime.clone()).await?;
+        let bind = |address| Incoming::bind(&*network, address, stop.clone(), runtime.clone());
+        let grpc = bind(&config.listen).await?;
+        let http = bind(&config.http).await?;
         let (grpc_address, http_address) = (grpc.address(), http.address());
         let (health, health_service) = tonic_health::server::health_reporter();
-        let connector: Arc<dyn Connector> = Arc::new(TcpConnector);
+        let connector = network.connector();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ProcessMetrics));
         let address = config.advertise.clone().unwrap_or_else(|| grpc_address.to_string());

@@ -53,11 +53,8 @@ impl TestNode {
     pub(crate) fn try_start(config: &Config) -> Result<Self, ServerError> {
         // Two threads, so that the node runs while the test does not wait for it.
         let runtime = tokio_runtime(2).unwrap();
-        let options = NodeOptions {
-            config: config.clone(),
-            runtime: runtime.handle().clone(),
-            on_fatal: None,
-        };
+        let _entered = runtime.enter();
+        let options = NodeOptions::new(config.clone());
         let node = Some(runtime.block_on(Node::start(options))?);
         Ok(Self { runtime, node })
     }
