@@ -41,7 +41,8 @@ impl Database {
 /// replayed from the log at the next start.
 pub struct RocksEngine {
     database: Arc<Database>,
-    write_options: WriteOptions,
+    /// For batches without range deletions, and for the others.
+    write_options: [WriteOptions; 2],
     /// The first failed write or sync. Set once; from then on only reads are served.
     failure: OnceLock<EngineError>,
 }
@@ -64,9 +65,13 @@ impl RocksEngine {
             db.flush_wal(true).map_err(|error| EngineError::from_rocks("sync", error))?;
             dir.finish_creation()?;
         }
-        let mut write_options = WriteOptions::default();
-        // Neighbouring keys of one batch find their place in the memtable from one another.
-        write_options.set_memtable_insert_hint_per_batch(true);
+        let mut hinted = WriteOptions::default();
+        // Neighbouring keys of one batch find their place in the memtable from one another. Not in a
+        // batch that deletes ranges: RocksDB keeps one hint for a family's keys and range deletions,
+        // which lie in two lists, and in a concurrent write links a range deletion into the list of
+        // the keys. There it deletes nothing.
+        hinted.set_memtable_insert_hint_per_batch(true);
+        let write_options = [hinted, WriteOptions::default()];
         Ok(Arc::new(RocksEngine {
             database: Arc::new(Database { db, dir }),
             write_options,
@@ -133,9 +138,11 @@ impl Engine for RocksEngine {
         if batch.is_empty() {
             return Ok(());
         }
+        let deletes_ranges =
+            batch.mutations.iter().any(|one| matches!(one, Mutation::DeleteRange { .. }));
         self.database
             .db
-            .write_opt(self.batch(batch), &self.write_options)
+            .write_opt(self.batch(batch), &self.write_options[usize::from(deletes_ranges)])
             .map_err(|error| self.fail("write", error))
     }
 

@@ -58,6 +58,41 @@ fn a_batch_takes_effect_in_its_order() {
     });
 }
 
+/// RocksDB writes batches of several threads together, and then by another way than the batch of one.
+#[test]
+fn a_range_delete_among_puts_holds_beside_other_writers() {
+    on_each(|engine| {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for cf in [Cf::Raft, Cf::Lock] {
+                let (engine, stop) = (&engine, &stop);
+                scope.spawn(move || {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        engine.write(&put(cf, "k", "v")).unwrap();
+                    }
+                });
+            }
+            for round in 0..3000_u32 {
+                let value = Bytes::from(round.to_be_bytes().to_vec());
+                let batch = batch_of(|batch| {
+                    batch.put(Cf::Raw, "a", value.clone());
+                    batch.put(Cf::Raw, "m", value.clone());
+                    batch.delete_range(Cf::Raw, KeyRange::new("b", "n"));
+                    batch.put(Cf::Raw, "o", value.clone());
+                });
+                engine.write(&batch).unwrap();
+                let found = ["a", "m", "o"].map(|key| engine.get(Cf::Raw, key.as_bytes()).unwrap());
+                let expected = [Some(value.clone()), None, Some(value)];
+                if found != expected {
+                    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                assert_eq!(found, expected, "round {round}");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    });
+}
+
 #[test]
 fn empty_keys_values_and_batches() {
     on_each(|engine| {
