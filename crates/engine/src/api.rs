@@ -14,7 +14,11 @@ use crate::EngineError;
 pub const KEY_STORED_BYTES_MAX: usize = key::encoded_len(limits::KEY_BYTES_MAX) + 8;
 
 /// Refuses a batch with a key that is too long, before any of it is written.
-pub(crate) fn check_keys(batch: &WriteBatch) -> Result<(), EngineError> {
+/// Refuses a batch that no store would take; whoever replicates batches asks before.
+///
+/// # Errors
+/// [`EngineError::KeyTooLong`].
+pub fn check_keys(batch: &WriteBatch) -> Result<(), EngineError> {
     let too_long = |mutation: &Mutation| match mutation {
         Mutation::Put { key, .. } if key.len() > KEY_STORED_BYTES_MAX => Some(key.len()),
         _ => None,

@@ -32,7 +32,7 @@ mod rocks_options;
 #[cfg(test)]
 mod test_runtime;
 
-pub use api::{Cursor, DiskUsage, Engine, EngineSnapshot, KEY_STORED_BYTES_MAX};
+pub use api::{Cursor, DiskUsage, Engine, EngineSnapshot, KEY_STORED_BYTES_MAX, check_keys};
 pub use error::EngineError;
 pub use format::FORMAT_VERSION;
 pub use identity::{IDENTITY_KEY, StoreIdentity, identity, save_identity};

@@ -125,6 +125,7 @@ pub(crate) async fn start(
         engine: node.engine.clone(),
         records: node.records.clone(),
         runtime: node.runtime.clone(),
+        clock: node.clock.clone(),
     });
     node.runtime.spawn(Box::pin(reporter.clone().watch_placement(node.stop.clone())));
     node.runtime.spawn(Box::pin(reporter.clone().run(node.stop.clone())));

@@ -20,6 +20,7 @@ use cribwork_proto::cribwork::admin::{
 };
 use cribwork_types::{
     Cf, ClusterId, RangeDescriptor, RangeId, ReplicaDescriptor, Runtime, RuntimeExt, StoreId,
+    Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::identity::NodeRecords;
 use crate::place::Place;
-use crate::{AddressBook, ServerError, StoreInfo};
+use crate::{AddressBook, HybridClock, ServerError, StoreInfo};
 
 /// Time between two heartbeats when nothing changes.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -96,6 +97,7 @@ pub(crate) struct ReporterParts {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) records: Arc<NodeRecords>,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clock: Arc<HybridClock>,
 }
 
 /// What is looked at now and then only.
@@ -265,6 +267,7 @@ impl Reporter {
         let leader = response.placement_leader_store;
         let before = self.placement_leader.swap(leader, Ordering::AcqRel);
         self.answered_ms.store(self.now_ms().max(1), Ordering::Release);
+        self.parts.clock.observe(Timestamp::new(response.tso_physical_ms, 0));
         // Of itself, a store knows best.
         let others = response.stores.into_iter().filter(|it| it.id != self.parts.store.id.get());
         let news = others.filter(|it| self.parts.addresses.set(it.clone().into())).count();

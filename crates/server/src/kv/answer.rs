@@ -50,23 +50,29 @@ pub(crate) trait Answer: Default + Send + 'static {
     /// The answer to a unary call that failed.
     ///
     /// # Errors
-    /// A status if the outcome is unknown, or if the answer has no room for the error.
+    /// A status if the outcome of a transaction's command is unknown: clients take a key error for a
+    /// certain failure, and a status for doubt, and look the transaction up. A raw command says so in
+    /// its text: clients repeat on any status, and a repeated compare-and-swap would fail on itself.
     fn of_unary(failure: Failure) -> Result<Self, Status> {
-        if matches!(failure, Failure::Undetermined(_)) {
-            return Err(Status::unknown(failure.into_text()));
-        }
-        let roomless = matches!(Self::default().slot(), Slot::Pairs(_));
+        let by_key = matches!(Self::default().slot(), Slot::Key(_) | Slot::Keys(_));
         match failure {
-            Failure::Refused(text) if roomless => Err(Status::invalid_argument(text)),
-            Failure::Internal(text) if roomless => Err(Status::internal(text)),
+            Failure::Undetermined(_) if by_key => Err(Status::unknown(failure.into_text())),
             failure => Ok(Self::of(failure)),
         }
     }
 }
 
-/// Bytes of keys and values in pairs.
+/// What a pair costs beside its key and value, at least: its framing on the wire is about half of
+/// that, its place in memory about twice.
+const PAIR_BYTES: usize = 32;
+
+/// Bytes of pairs in an answer, never less than they take on the wire.
 pub(crate) fn pairs_bytes(pairs: &[kvrpcpb::KvPair]) -> usize {
-    pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum()
+    let bytes = |pair: &kvrpcpb::KvPair| {
+        let error = pair.error.as_ref().map_or(0, prost::Message::encoded_len);
+        pair.key.len() + pair.value.len() + error + PAIR_BYTES
+    };
+    pairs.iter().map(bytes).sum()
 }
 
 macro_rules! answers {
@@ -143,12 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn unary_answers_fall_back_to_a_status() {
+    fn doubt_about_a_transaction_is_a_status_and_nothing_else_is() {
         let lost = || Failure::Undetermined("lost".into());
-        let status = kvrpcpb::RawPutResponse::of_unary(lost()).unwrap_err();
+        let status = kvrpcpb::CommitResponse::of_unary(lost()).unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unknown);
         assert!(status.message().starts_with(crate::kv::UNDETERMINED));
-        let refused = kvrpcpb::RawScanResponse::of_unary(Failure::Refused("no".into()));
-        assert_eq!(refused.unwrap_err().code(), tonic::Code::InvalidArgument);
+        let answer = kvrpcpb::RawCasResponse::of_unary(lost()).unwrap();
+        assert!(answer.error.starts_with(crate::kv::UNDETERMINED), "not repeated blindly");
+        let refused = kvrpcpb::RawScanResponse::of_unary(Failure::Refused("no".into())).unwrap();
+        assert_eq!(refused.kvs[0].error.as_ref().unwrap().abort, "no");
     }
 }

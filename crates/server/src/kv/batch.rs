@@ -110,8 +110,9 @@ impl<'c> Starter<'c> {
         cmds: impl Iterator<Item = &'m Cmd>,
     ) -> Self {
         // Before any snapshot is taken: what commits from now on is above all these reads.
-        let newest = cmds.filter_map(read_ts).filter(|ts| *ts != u64::MAX).max();
-        core.raise_max_ts(Timestamp(newest.unwrap_or_default()));
+        let times = cmds.filter_map(read_ts).map(Timestamp);
+        let newest = times.filter(|ts| *ts != Timestamp::MAX && core.check_ts(*ts).is_ok()).max();
+        core.raise_max_ts(newest.unwrap_or_default());
         Self { core, views: Views::default(), room, detached: false }
     }
 
@@ -130,7 +131,9 @@ impl<'c> Starter<'c> {
         let outcome = match target {
             Ok(target) => {
                 let handle = views.handle(target.replica.range_id())?;
-                core.open(&target, handle).and_then(|at| request.read(core, &at))
+                core.check_ts(request.ts())
+                    .and_then(|()| core.open(&target, handle))
+                    .and_then(|at| request.read(core, &at))
             }
             Err(failure) => Err(failure),
         };

@@ -9,6 +9,7 @@ use cribwork_proto::kvrpcpb::Context;
 use cribwork_types::{
     ClusterId, RangeDescriptor, RangeId, Runtime, RuntimeExt, StoreId, Timestamp, WriteBatch,
 };
+use dashmap::DashMap;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
 
 use crate::HybridClock;
@@ -21,8 +22,12 @@ use crate::kv::metrics::KvMetrics;
 use crate::kv::parts::{KvLimits, KvParts, RangeOps};
 use crate::kv::view::View;
 
-/// How long the deletion of a span waits until no transactional write is under way.
+/// How long the deletion of a span waits until no transactional write of its range is under way, and
+/// those for it.
 const SPAN_WAIT: Duration = Duration::from_secs(1);
+/// How far ahead of the cluster's clock a timestamp may lie: as far as two clocks may plausibly be
+/// apart. One read at a time that is far away would push all commits behind it.
+const TS_AHEAD_MAX: Duration = Duration::from_secs(600);
 /// Pause before asking again what became of a write.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,9 +42,10 @@ pub(crate) struct Core {
     pub(crate) limits: KvLimits,
     pub(crate) metrics: KvMetrics,
     latches: Arc<Latches>,
-    /// Shared by transactional writes, exclusive to the deletion of a span: its keys are not known
-    /// beforehand, and a command evaluated before it must not take effect after it.
-    spans: Arc<RwLock<()>>,
+    /// By range: shared by transactional writes, exclusive to the deletion of a span, whose keys are
+    /// not known beforehand: a command evaluated before it must not take effect after it. One for
+    /// each range that was ever written here.
+    spans: DashMap<RangeId, Arc<RwLock<()>>>,
     in_flight: AtomicUsize,
     /// Newest snapshot read from this store; commits computed here must be above it.
     max_ts: AtomicU64,
@@ -59,7 +65,7 @@ pub(crate) enum Locking {
     RawKeys(Vec<u64>),
     /// Latches of transactions.
     TxnKeys(Vec<u64>),
-    /// Everything transactional.
+    /// Everything transactional of the range.
     Span,
 }
 
@@ -105,7 +111,7 @@ impl Core {
             ranges: parts.ranges,
             limits: parts.limits,
             metrics: parts.metrics,
-            spans: Arc::default(),
+            spans: DashMap::new(),
             in_flight: AtomicUsize::new(0),
             max_ts: AtomicU64::new(0),
         })
@@ -187,8 +193,30 @@ impl Core {
         }
     }
 
+    /// Refuses a timestamp that placement cannot have handed out. The newest of all stands for "no
+    /// point in time" and passes.
+    pub(crate) fn check_ts(&self, ts: Timestamp) -> Result<(), Failure> {
+        let limit_ms = self.clock.now_ms() + TS_AHEAD_MAX.as_millis() as u64;
+        match ts == Timestamp::MAX || ts.physical_ms() <= limit_ms {
+            true => Ok(()),
+            false => Err(Failure::Refused(format!(
+                "timestamp {ts} lies more than {} s ahead of the cluster's clock",
+                TS_AHEAD_MAX.as_secs()
+            ))),
+        }
+    }
+
+    /// As [`Core::check_ts`], for a timestamp that is written down: it has to be a point in time.
+    pub(crate) fn check_written_ts(&self, ts: Timestamp) -> Result<(), Failure> {
+        match ts {
+            Timestamp::MAX => Err(Failure::Refused("the newest timestamp of all is none".into())),
+            ts => self.check_ts(ts),
+        }
+    }
+
     /// A linearizable view for a request at `ts`.
     pub(crate) async fn read(&self, target: &Target, ts: Timestamp) -> Result<ReadHandle, Failure> {
+        self.check_ts(ts)?;
         self.raise_max_ts(ts);
         Ok(target.replica.read().await?)
     }
@@ -201,19 +229,22 @@ impl Core {
     }
 
     /// Takes what a write needs.
-    async fn hold(&self, locking: Locking) -> Result<Hold, Failure> {
+    async fn hold(&self, range: RangeId, locking: Locking) -> Result<Hold, Failure> {
         let mut hold = Hold::default();
+        let span = || self.spans.entry(range).or_default().clone();
+        let busy = |_| self.busy("a range of keys is being deleted");
         let slots = match locking {
             Locking::Nothing => return Ok(hold),
             Locking::Span => {
-                let all = self.runtime.timeout(SPAN_WAIT, self.spans.clone().write_owned()).await;
+                let all = self.runtime.timeout(SPAN_WAIT, span().write_owned()).await;
                 let all = all.map_err(|_| self.busy("other writes are under way"))?;
                 hold._exclusive = Some(all);
                 return Ok(hold);
             }
             Locking::RawKeys(slots) => slots,
             Locking::TxnKeys(slots) => {
-                hold._shared = Some(self.spans.clone().read_owned().await);
+                let shared = self.runtime.timeout(SPAN_WAIT, span().read_owned()).await;
+                hold._shared = Some(shared.map_err(busy)?);
                 slots
             }
         };
@@ -235,7 +266,7 @@ impl Core {
         evaluate: impl FnOnce(&Opened<'_>) -> Result<(WriteBatch, A), Failure> + Send,
     ) -> Result<A, Failure> {
         let target = self.target(context)?;
-        let hold = self.hold(locking).await?;
+        let hold = self.hold(target.replica.range_id(), locking).await?;
         let handle = target.replica.evaluate().await?;
         let token = handle.token;
         let evaluated = self.open(&target, &handle).and_then(|at| evaluate(&at));
@@ -262,7 +293,7 @@ impl Core {
         build: impl FnOnce(&RangeDescriptor) -> Result<WriteBatch, Failure> + Send,
     ) -> Result<(), Failure> {
         let target = self.target(context)?;
-        let hold = self.hold(locking).await?;
+        let hold = self.hold(target.replica.range_id(), locking).await?;
         let token = target.replica.token().await?;
         let range = target.replica.descriptor();
         target.check(&self.multi, token.term(), &range)?;
@@ -314,7 +345,7 @@ impl Core {
     /// Holds the raw latch of `key`, as a slow command would.
     pub(crate) async fn latch_for_test(&self, key: &[u8]) -> Hold {
         let slot = crate::kv::latches::slot(cribwork_types::Cf::Raw, key);
-        self.hold(Locking::RawKeys(vec![slot])).await.unwrap()
+        self.hold(RangeId(0), Locking::RawKeys(vec![slot])).await.unwrap()
     }
 }
 

@@ -120,6 +120,8 @@ impl Command for PrewriteRequest {
         check_prewrite(&self)?;
         let context = self.context.take();
         let params = prewrite_params(self)?;
+        core.check_written_ts(params.start_ts)?;
+        core.check_written_ts(params.min_commit_ts)?;
         let locking = txn_keys(params.mutations.iter().map(|mutation| &mutation.key));
         let write = core.write(context.as_ref(), locking, |at| {
             for mutation in &params.mutations {
@@ -139,6 +141,7 @@ impl Command for CommitRequest {
     async fn run(self, core: &Arc<Core>) -> Result<CommitResponse, Failure> {
         checks::keys(&self.keys)?;
         let (start_ts, commit_ts) = (Timestamp(self.start_version), Timestamp(self.commit_version));
+        core.check_written_ts(commit_ts)?;
         let mut wrote = false;
         let write = core.write(self.context.as_ref(), txn_keys(self.keys.iter()), |at| {
             all_inside(at.range, &self.keys)?;
@@ -163,6 +166,8 @@ impl Command for CleanupRequest {
     async fn run(self, core: &Arc<Core>) -> Result<CleanupResponse, Failure> {
         checks::key(&self.key)?;
         let (start_ts, now) = (Timestamp(self.start_version), Timestamp(self.current_ts));
+        core.check_written_ts(start_ts)?;
+        core.check_ts(now)?;
         let locking = txn_keys(std::iter::once(&self.key));
         let write = core.write(self.context.as_ref(), locking, |at| {
             txn_key(at.range, &self.key)?;
@@ -182,6 +187,7 @@ impl Command for BatchRollbackRequest {
     async fn run(self, core: &Arc<Core>) -> Result<BatchRollbackResponse, Failure> {
         checks::keys(&self.keys)?;
         let start_ts = Timestamp(self.start_version);
+        core.check_written_ts(start_ts)?;
         let write = core.write(self.context.as_ref(), txn_keys(self.keys.iter()), |at| {
             all_inside(at.range, &self.keys)?;
             let batch = rollback(&at.view, &self.keys, start_ts)?;
@@ -224,6 +230,9 @@ impl Command for CheckTxnStatusRequest {
             resolving_pessimistic_lock: self.resolving_pessimistic_lock,
             verify_is_primary: self.verify_is_primary,
         };
+        core.check_written_ts(params.lock_ts)?;
+        core.check_ts(params.caller_start_ts)?;
+        core.check_ts(params.current_ts)?;
         // A pushed lock commits above the caller's snapshot, which so counts as read.
         core.raise_max_ts(params.caller_start_ts);
         let write = core.write(self.context.as_ref(), locking, |at| {

@@ -63,13 +63,16 @@ fn after(key: &[u8]) -> Bytes {
     next.freeze()
 }
 
+/// Bytes of a message that are left for what is not rows.
+const HEADROOM_BYTES: usize = 64 << 10;
+
 /// How many bytes an answer may still take in.
 pub(crate) struct Room(usize);
 
 impl Room {
     /// As much as one message may hold.
     pub(crate) fn new() -> Self {
-        Self(MESSAGE_BYTES_MAX)
+        Self(MESSAGE_BYTES_MAX - HEADROOM_BYTES)
     }
 
     /// Makes room for `rows`.
@@ -137,10 +140,21 @@ mod tests {
     #[test]
     fn an_answer_is_bounded() {
         let mut room = Room::new();
-        let value = Bytes::from(vec![0; MESSAGE_BYTES_MAX]);
-        let row = vec![KvPair { value, ..Default::default() }];
-        room.take(&row).unwrap();
-        let key = Bytes::from_static(b"k");
-        assert!(room.take(&[KvPair { key, ..Default::default() }]).is_err());
+        let value = Bytes::from(vec![0; MESSAGE_BYTES_MAX - HEADROOM_BYTES - 1000]);
+        room.take(&[KvPair { value, ..Default::default() }]).unwrap();
+        let value = Bytes::from(vec![0; 1000]);
+        assert!(room.take(&[KvPair { value, ..Default::default() }]).is_err());
+    }
+
+    #[test]
+    fn an_answer_of_the_smallest_rows_fits_a_message() {
+        use prost::Message;
+        let row = KvPair { key: Bytes::from_static(b"k"), ..Default::default() };
+        let mut room = Room::new();
+        let mut answer = cribwork_proto::kvrpcpb::ScanResponse::default();
+        while room.take(std::slice::from_ref(&row)).is_ok() {
+            answer.pairs.push(row.clone());
+        }
+        assert!(answer.pairs.len() > 100_000 && answer.encoded_len() < MESSAGE_BYTES_MAX);
     }
 }

@@ -123,6 +123,30 @@ fn the_safe_point_only_rises() {
 }
 
 #[test]
+fn services_that_hold_back_the_safe_point_are_bounded() {
+    let life = Life::first(1);
+    let ask = |life: &Life, service_id: Bytes| {
+        let ttl = 600;
+        let request =
+            pdpb::UpdateServiceGcSafePointRequest { header: None, service_id, ttl, safe_point: 5 };
+        life.wait(life.pd().update_service_gc_safe_point(Request::new(request)))
+    };
+    // The longest would make a row that no store takes, and stop every replica that applies it.
+    for length in [0, 257, 20_000] {
+        let refused = ask(&life, Bytes::from(vec![b's'; length])).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{length}: {refused}");
+    }
+    for number in 0..256 {
+        ask(&life, Bytes::from(format!("service {number}"))).unwrap();
+    }
+    let refused = ask(&life, Bytes::from_static(b"one more")).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    ask(&life, Bytes::from_static(b"service 7")).unwrap();
+    let life = life.crash();
+    ask(&life, Bytes::from_static(b"service 7")).unwrap();
+}
+
+#[test]
 fn every_timestamp_request_gets_one_answer_with_its_count() {
     let life = Life::first(1);
     life.wait(async {

@@ -39,6 +39,8 @@ pub(super) struct Lead {
     pub(super) safe_point: u64,
     pub(super) services: Vec<ServicePoint>,
     pub(super) stores: BTreeMap<StoreId, StoreInfo>,
+    /// Which process registered a store that joined later.
+    pub(super) newcomers: BTreeMap<StoreId, u64>,
     pub(super) heard: BTreeMap<StoreId, Heard>,
     pub(super) directory: Directory,
     pub(super) sizes: BTreeMap<RangeId, u64>,
@@ -61,6 +63,7 @@ impl Lead {
             safe_point: stored.safe_point,
             services: stored.services,
             stores: stored.stores.into_iter().map(|store| (store.id, store)).collect(),
+            newcomers: stored.newcomers,
             heard: BTreeMap::new(),
             directory,
             sizes: BTreeMap::new(),
@@ -157,7 +160,10 @@ impl Place {
         }
         let mut batch = WriteBatch::new();
         for (key, value) in rows {
-            batch.put(Cf::Meta, key, value);
+            match value {
+                Some(value) => batch.put(Cf::Meta, key, value),
+                None => batch.delete(Cf::Meta, key),
+            }
         }
         replica.propose(&token, batch).await?;
         Ok(())

@@ -1,6 +1,8 @@
 //! Rows of the `meta` family: `kind u8 ++ id u64 BE` -> `version u8, fields`. RocksDB checks sums of
 //! its blocks and its log; rows carry none of their own.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_engine::EngineSnapshot;
 use cribwork_placement::IdAllocator;
@@ -17,10 +19,11 @@ const WINDOW: u8 = b't';
 const SAFE_POINT: u8 = b'g';
 const SERVICE: u8 = b'p';
 const STORE: u8 = b's';
+const NEWCOMER: u8 = b'n';
 const RANGE: u8 = b'r';
 
-/// One row: key and value as they are written.
-pub(super) type Row = (Vec<u8>, Bytes);
+/// One row as it is written: key, and value; none to delete the row.
+pub(super) type Row = (Vec<u8>, Option<Bytes>);
 
 fn key(kind: u8, id: u64) -> Vec<u8> {
     let mut key = vec![kind];
@@ -28,11 +31,11 @@ fn key(kind: u8, id: u64) -> Vec<u8> {
     key
 }
 
-fn number(kind: u8, value: u64) -> Row {
+fn number(value: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(9);
     out.put_u8(VERSION);
     out.put_u64(value);
-    (key(kind, 0), out.freeze())
+    out.freeze()
 }
 
 fn read_number(bytes: Bytes) -> Result<u64, CodecError> {
@@ -45,27 +48,33 @@ fn read_number(bytes: Bytes) -> Result<u64, CodecError> {
 
 /// The cluster exists: its id.
 pub(super) fn cluster(id: u64) -> Row {
-    number(CLUSTER, id)
+    (key(CLUSTER, 0), Some(number(id)))
 }
 
 /// Id counters.
 pub(super) fn ids(ids: &IdAllocator) -> Row {
-    (key(IDS, 0), ids.encode())
+    (key(IDS, 0), Some(ids.encode()))
 }
 
 /// End of the persisted timestamp window, Unix milliseconds.
 pub(super) fn window(upper_ms: u64) -> Row {
-    number(WINDOW, upper_ms)
+    (key(WINDOW, 0), Some(number(upper_ms)))
 }
 
 /// The garbage collection safe point.
 pub(super) fn safe_point(ts: u64) -> Row {
-    number(SAFE_POINT, ts)
+    (key(SAFE_POINT, 0), Some(number(ts)))
+}
+
+/// The process that registered as a new store: what tells a repeated request from a node that has
+/// lost its data.
+pub(super) fn newcomer(store: StoreId, instance: u64) -> Row {
+    (key(NEWCOMER, store.get()), Some(number(instance)))
 }
 
 /// A range's descriptor.
 pub(super) fn range(descriptor: &RangeDescriptor) -> Row {
-    (key(RANGE, descriptor.id.get()), descriptor.encode())
+    (key(RANGE, descriptor.id.get()), Some(descriptor.encode()))
 }
 
 /// A store's registration.
@@ -76,7 +85,7 @@ pub(super) fn store(info: &StoreInfo) -> Row {
     put_bytes(&mut out, info.http.as_bytes());
     put_bytes(&mut out, info.zone.as_bytes());
     put_bytes(&mut out, info.state.name().as_bytes());
-    (key(STORE, info.id.get()), out.freeze())
+    (key(STORE, info.id.get()), Some(out.freeze()))
 }
 
 /// A service's own safe point: holds the cluster's back until it expires.
@@ -88,15 +97,22 @@ pub(super) struct ServicePoint {
     pub(super) safe_point: u64,
 }
 
+fn service_key(service: &[u8]) -> Vec<u8> {
+    [&[SERVICE], service].concat()
+}
+
+/// A service's safe point is gone.
+pub(super) fn no_service(service: &[u8]) -> Row {
+    (service_key(service), None)
+}
+
 /// A service's safe point.
 pub(super) fn service(point: &ServicePoint) -> Row {
-    let mut key = vec![SERVICE];
-    key.extend_from_slice(&point.service);
     let mut out = BytesMut::with_capacity(17);
     out.put_u8(VERSION);
     out.put_u64(point.expires_ms);
     out.put_u64(point.safe_point);
-    (key, out.freeze())
+    (service_key(&point.service), Some(out.freeze()))
 }
 
 fn read_service(key: &[u8], bytes: Bytes) -> Result<ServicePoint, CodecError> {
@@ -129,6 +145,8 @@ pub(super) struct Stored {
     pub(super) safe_point: u64,
     pub(super) services: Vec<ServicePoint>,
     pub(super) stores: Vec<StoreInfo>,
+    /// By store: the process that registered it.
+    pub(super) newcomers: BTreeMap<StoreId, u64>,
     pub(super) ranges: Vec<RangeDescriptor>,
 }
 
@@ -159,6 +177,7 @@ impl Stored {
             IDS => self.ids = Some(IdAllocator::decode(value)?),
             WINDOW => self.window_ms = Some(read_number(value)?),
             SAFE_POINT => self.safe_point = read_number(value)?,
+            NEWCOMER => drop(self.newcomers.insert(StoreId(id), read_number(value)?)),
             STORE => self.stores.push(read_store(id, value)?),
             RANGE => self.ranges.push(RangeDescriptor::decode(value)?),
             _ => return Err(CodecError::Malformed { what: WHAT, why: "unknown kind" }),
@@ -183,9 +202,13 @@ mod tests {
         let point =
             ServicePoint { service: Bytes::from_static(b"backup"), expires_ms: 5, safe_point: 6 };
         let mut stored = Stored::default();
-        for (key, value) in [store(&info), window(9), cluster(3), safe_point(4), service(&point)] {
-            stored.row(&key, value).unwrap();
+        let newcomer = newcomer(StoreId(7), 99);
+        let rows = [store(&info), window(9), cluster(3), safe_point(4), service(&point), newcomer];
+        for (key, value) in rows {
+            stored.row(&key, value.unwrap()).unwrap();
         }
+        assert_eq!(stored.newcomers, BTreeMap::from([(StoreId(7), 99)]));
+        assert_eq!(no_service(b"backup"), (service(&point).0, None), "of the same row");
         assert_eq!((stored.stores, stored.services), (vec![info], vec![point]));
         assert_eq!((stored.window_ms, stored.cluster, stored.safe_point), (Some(9), Some(3), 4));
         assert!(Stored::default().row(b"?", Bytes::new()).is_err());

@@ -15,6 +15,20 @@ use super::lead::{Heard, Lead};
 use super::rows;
 use crate::{ServerError, StoreInfo};
 
+/// Longest name of a service that holds garbage collection back, bytes.
+const SERVICE_BYTES_MAX: usize = 256;
+/// Most services that hold garbage collection back at a time.
+const SERVICES_MAX: usize = 256;
+
+/// Refuses what cannot be an address of another node.
+fn check_address(address: &str) -> Result<(), ServerError> {
+    let port = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+    match port {
+        Some((host, Ok(port))) if !host.is_empty() && port != 0 && address.len() <= 300 => Ok(()),
+        _ => Err(ServerError::Invalid(format!("{address:?} is no address, which is HOST:PORT"))),
+    }
+}
+
 fn wire_kind(kind: IdKind) -> admin::IdKind {
     match kind {
         IdKind::Store => admin::IdKind::Store,
@@ -126,6 +140,7 @@ impl Place {
         &self,
         request: &RegisterRequest,
     ) -> Result<RegisterResponse, ServerError> {
+        check_address(&request.address)?;
         // One change: of two requests of one newcomer, the second finds the row of the first.
         let plan = |lead: &Lead| {
             let mut ids = lead.ids.clone();
@@ -134,6 +149,13 @@ impl Place {
                 id => lead.stores.get(&StoreId(id)),
             };
             let id = match (known, request.store_id) {
+                (Some(known), 0) if lead.newcomers.get(&known.id) != Some(&request.instance) => {
+                    return Err(ServerError::Invalid(format!(
+                        "{} is store {} of this cluster: a node that has lost its data directory \
+                         must come back under another address",
+                        request.address, known.id
+                    )));
+                }
                 (Some(known), _) => known.id,
                 (None, 0) => StoreId(ids.reserve(IdKind::Store, 1)?),
                 (None, id) => return Err(ServerError::NotFound(format!("store {id}"))),
@@ -151,10 +173,14 @@ impl Place {
             }
             if ids != lead.ids {
                 news.push(rows::ids(&ids));
+                news.push(rows::newcomer(id, request.instance));
             }
             Ok((news, (info, ids)))
         };
         let keep = |lead: &mut Lead, (info, ids): &(StoreInfo, IdAllocator)| {
+            if lead.ids != *ids {
+                lead.newcomers.insert(info.id, request.instance);
+            }
             lead.ids = ids.clone();
             lead.stores.insert(info.id, info.clone());
         };
@@ -227,8 +253,13 @@ impl Place {
             zone: request.zone.clone(),
             state: StoreState::Up,
         };
-        if self.with_lead(|lead| lead.stores.get(&store) != Some(&info))? {
-            self.note_store(info).await?;
+        match self.with_lead(|lead| lead.stores.get(&store).cloned())? {
+            None => return Err(ServerError::NotFound(format!("store {store}"))),
+            Some(known) if known == info => {}
+            Some(_) => {
+                check_address(&info.address)?;
+                self.note_store(info).await?;
+            }
         }
         let now = self.parts().runtime.now();
         let changed = self.with_lead(|lead| {
@@ -253,6 +284,7 @@ impl Place {
             stores: lead.stores.values().map(Into::into).collect(),
             operators: operators_for(lead, store),
             want_full: !lead.heard.get(&store).is_some_and(|heard| heard.full),
+            tso_physical_ms: lead.tso.physical_ms(),
         })
     }
 
@@ -274,16 +306,34 @@ impl Place {
         ttl_s: i64,
         safe_point: u64,
     ) -> Result<u64, ServerError> {
+        if service.is_empty() || service.len() > SERVICE_BYTES_MAX {
+            let why = format!("a service id of {} bytes: 1 to {SERVICE_BYTES_MAX}", service.len());
+            return Err(ServerError::Invalid(why));
+        }
         let now_ms = self.parts().runtime.wall_ms();
         let ttl_ms = u64::try_from(ttl_s).unwrap_or(0).saturating_mul(1000);
         let expires_ms = now_ms.saturating_add(ttl_ms);
         let point = rows::ServicePoint { service, expires_ms, safe_point };
-        let plan = |_: &Lead| Ok((vec![rows::service(&point)], point.clone()));
-        self.change(plan, |lead, point| {
-            lead.services.retain(|old| old.service != point.service && old.expires_ms > now_ms);
-            lead.services.push(point.clone());
-        })
-        .await?;
+        let plan = |lead: &Lead| {
+            let (live, over): (Vec<_>, Vec<_>) =
+                lead.services.iter().partition(|old| old.expires_ms > now_ms);
+            let mut services: Vec<_> =
+                live.into_iter().filter(|old| old.service != point.service).cloned().collect();
+            if services.len() >= SERVICES_MAX {
+                let why = format!("{SERVICES_MAX} services hold garbage collection back already");
+                return Err(ServerError::Invalid(why));
+            }
+            let mut news: Vec<_> = over.iter().map(|old| rows::no_service(&old.service)).collect();
+            match ttl_ms {
+                0 => news.push(rows::no_service(&point.service)),
+                _ => {
+                    news.push(rows::service(&point));
+                    services.push(point.clone());
+                }
+            }
+            Ok((news, services))
+        };
+        self.change(plan, |lead, services| lead.services = services.clone()).await?;
         self.with_lead(|lead| {
             let live = lead.services.iter().filter(|point| point.expires_ms > now_ms);
             live.map(|point| point.safe_point).min().unwrap_or(lead.safe_point)

@@ -74,6 +74,12 @@ fn a_newcomer_keeps_its_id() {
     assert_eq!(again.store_id, 4);
     let life = life.crash();
     assert_eq!(life.wait(life.place.register(newcomer("n:4", 9))).unwrap().store_id, 4);
+    let wiped = life.wait(life.place.register(newcomer("n:4", 77))).unwrap_err();
+    assert_eq!(wiped.grpc_code(), Code::InvalidArgument, "another process, without the data");
+    for address in ["", "n", "n:", ":4", "n:0", "n:x", "n:70000"] {
+        let refused = life.wait(life.place.register(newcomer(address, 1))).unwrap_err();
+        assert_eq!(refused.grpc_code(), Code::InvalidArgument, "{address}: {refused}");
+    }
     assert_eq!(life.wait(life.place.register(newcomer("n:5", 10))).unwrap().store_id, 5);
 }
 
