@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use cribwork_engine::Engine;
-use cribwork_types::{Cf, RangeDescriptor, RangeId, StoreId, WriteBatch};
+use cribwork_types::{Cf, RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Body, Command, SplitCommand, decode_payload};
@@ -44,6 +44,11 @@ pub(crate) enum Job {
         applied: AppliedRecord,
         snapshot: Box<RangeSnapshot>,
         done: Done,
+    },
+    /// A range was introduced that this store should hold a replica of, named by its id.
+    Introduced {
+        descriptor: RangeDescriptor,
+        id: ReplicaId,
     },
     /// The node stops: nothing comes after this.
     Stop,
@@ -122,6 +127,11 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
             }
             Job::Barrier { done } => barriers.push(done),
             Job::Stop => {}
+            Job::Introduced { descriptor, id } => {
+                // What came before it may make this very range.
+                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                shared.make_uninitialised(&descriptor, id);
+            }
             Job::Install { replica, applied, snapshot, done } => {
                 // A snapshot replaces state: what came before it is written first.
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
@@ -166,7 +176,8 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
     for child in children {
         let Child { seed, applied, leads_in } = child;
         let lead = leads_in.is_some_and(|term| replica.leader().term == term);
-        shared.add_replica(&seed, applied, lead);
+        let incarnation = replica.leader_incarnation(seed.term);
+        shared.add_replica(&seed, applied, lead, incarnation);
     }
     for (number, fates) in fates {
         replica.fates.decide(number, fates);
@@ -288,6 +299,10 @@ impl Working<'_> {
     ) -> Result<Fate, RaftError> {
         if self.applied.members.voter_sets.len() != 1 {
             return Ok(Fate::Refused("the range is changing its members"));
+        }
+        let proposer = self.descriptor.replica_on(split.leader);
+        if proposer.is_none_or(|proposer| proposer.role != ReplicaRole::Voter) {
+            return Ok(Fate::Refused("the proposer is no voter of the range"));
         }
         let made =
             cribwork_router::split(&self.descriptor, &split.key, split.right, &split.replicas);

@@ -17,7 +17,7 @@ use cribwork_types::{RangeId, ReplicaId, StoreId};
 
 use crate::node::NodeShared;
 use crate::raft::kind;
-use crate::replica::Replica;
+use crate::replica::{LiveInstance, Replica};
 
 /// Pause between candidates of neighbouring rank.
 const RANK_STEP_MS: u64 = 100;
@@ -126,7 +126,8 @@ fn renew_lease(replica: &Arc<Replica>) {
     }
     let Some(live) = replica.live() else { return };
     // Appends renew the lease by themselves.
-    if live.raft.quorum_ack_age().is_some_and(|age| age < options.lease_renewal / 2) {
+    let term = replica.serving_term.load(Ordering::Acquire);
+    if replica.quorum_age(term).is_some_and(|age| age < options.lease_renewal / 2) {
         return;
     }
     replica.shared().metrics.lease_renewals.inc();
@@ -226,15 +227,24 @@ fn maintain(replica: &Arc<Replica>) {
         tracing::error!(range = %replica.range_id(), why, "raft stopped, restarting it");
         shared.metrics.rebuilt.inc();
         let replica = replica.clone();
-        shared.runtime.spawn(Box::pin(async move { replica.restart().await }));
+        shared.runtime.spawn(Box::pin(async move { replica.restart(&live).await }));
         return;
     }
     let (purged, _) = live.log.bounds();
-    let held = replica.applied_index().saturating_sub(purged.map_or(0, |purged| purged.index));
+    let applied = replica.applied_index();
+    let held = applied.saturating_sub(purged.map_or(0, |purged| purged.index));
     let options = &shared.options;
-    let long = held > options.log_entries_max + options.log_entries_kept;
+    let entries_max = options.log_entries_max + options.log_entries_kept;
+    let long = held > entries_max;
     let heavy = live.log.unpurged_bytes() > options.log_bytes_max;
-    if long || heavy {
+    let far = held > 2 * entries_max || live.log.unpurged_bytes() > 2 * options.log_bytes_max;
+    // openraft cuts nothing that is on its way to a member. One that is so slow that the log grows to
+    // twice its bound has to give way, and gets a snapshot.
+    replica.shrink_to.store(if far { applied - held / 2 } else { 0 }, Ordering::Relaxed);
+    // What a snapshot under way ends at is needed behind it: cut further, it would be followed by
+    // another one, and so for ever. Up to a bound.
+    let snapshot_needs_it = !replica.sending.lock().is_empty() && !far;
+    if (long || heavy) && !snapshot_needs_it {
         shared.metrics.log_cuts.inc();
         // A heavy log of few entries is cut down to a few.
         let keep = if long { options.log_entries_kept } else { (held / 4).max(1) };
@@ -243,8 +253,9 @@ fn maintain(replica: &Arc<Replica>) {
 }
 
 impl Replica {
-    async fn restart(self: &Arc<Self>) {
-        let restarted = match self.close().await {
+    /// Builds the instance anew, unless somebody has done so since `dead` was found to be dead.
+    async fn restart(self: &Arc<Self>, dead: &Arc<LiveInstance>) {
+        let restarted = match self.close_if(|live| Arc::ptr_eq(live, dead)).await {
             Ok(()) => self.build(false).await.map(drop),
             Err(error) => Err(error),
         };

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cribwork_transport::{Class, Message, MessageHandler};
-use cribwork_types::StoreId;
+use cribwork_types::{RangeDescriptor, StoreId};
 
+use crate::apply::Job;
 use crate::node::NodeShared;
 use crate::raft::kind;
 use crate::replica::Replica;
@@ -23,6 +24,8 @@ impl MessageHandler for Inbound {
                 shared.calls.answer(from, message.call, message.payload);
             }
             kind::NEEDS_SNAPSHOT => self.needs_snapshot(message),
+            kind::WHO_IS_THIS => self.introduce(from, &message),
+            kind::INTRODUCTION => self.introduced(message),
             _ => self.request(from, message),
         }
     }
@@ -44,6 +47,7 @@ impl MessageHandler for Inbound {
     /// for one has to ask again, and not to wait for a time-out.
     fn on_accepted(&self, peer: StoreId) {
         self.shared.calls.fail_all(peer);
+        self.shared.incoming.drop_from(peer);
     }
 
     fn on_disconnected(&self, peer: StoreId) {
@@ -64,35 +68,21 @@ impl Inbound {
         let shared = &self.shared;
         let Some(replica) = shared.replica(message.range) else {
             shared.metrics.messages_unknown_range.inc();
-            shared.message_for_unknown_range(&message);
-            return self.refuse(from, &message);
+            shared.message_for_unknown_range(from, &message);
+            return shared.refuse(from, &message);
         };
         if replica.replica_id() != message.to {
             shared.metrics.messages_unknown_range.inc();
-            return self.refuse(from, &message);
+            return shared.refuse(from, &message);
         }
         if matches!(message.kind, kind::APPEND | kind::HEARTBEAT) {
             replica.heard_leader(from, message.from);
             if !replica.is_initialised() {
                 self.ask_for_snapshot(from, &replica, &message);
-                return self.refuse(from, &message);
+                return shared.refuse(from, &message);
             }
         }
         replica.deliver(from, message);
-    }
-
-    /// An answer without content: the caller learns at once that it has to try again later, instead
-    /// of waiting for its time-out.
-    fn refuse(&self, from: StoreId, message: &Message) {
-        let answer = Message {
-            range: message.range,
-            from: message.to,
-            to: message.from,
-            kind: message.kind + 1,
-            call: message.call,
-            payload: bytes::Bytes::new(),
-        };
-        self.shared.send(from, Class::Control, answer);
     }
 
     /// This store holds no data of the range, so entries alone would make a replica with a hole:
@@ -108,6 +98,46 @@ impl Inbound {
             payload: bytes::Bytes::new(),
         };
         self.shared.send(from, Class::Control, ask);
+    }
+
+    /// A member does not know the range that a message of this store was for.
+    fn introduce(&self, from: StoreId, message: &Message) {
+        let Some(replica) = self.shared.replica(message.range) else {
+            return;
+        };
+        let descriptor = replica.descriptor();
+        let is_member = descriptor.replica_on(from).is_some_and(|it| it.id == message.from);
+        if !is_member || !replica.is_initialised() {
+            return;
+        }
+        let answer = Message {
+            range: message.range,
+            from: replica.replica_id(),
+            to: message.from,
+            kind: kind::INTRODUCTION,
+            call: 0,
+            payload: descriptor.encode(),
+        };
+        self.shared.send(from, Class::Control, answer);
+    }
+
+    fn introduced(&self, message: Message) {
+        let shared = self.shared.clone();
+        let descriptor = match RangeDescriptor::decode(message.payload) {
+            Ok(descriptor) if descriptor.id == message.range => descriptor,
+            _ => {
+                shared.metrics.malformed_messages.inc();
+                return;
+            }
+        };
+        let mine = descriptor.replica_on(shared.options.store);
+        if mine.is_none_or(|mine| mine.id != message.to) {
+            return;
+        }
+        shared.runtime.clone().spawn(Box::pin(async move {
+            // An error means that the node stops.
+            let _ = shared.submit_apply(Job::Introduced { descriptor, id: message.to }).await;
+        }));
     }
 
     /// A leader that is told so cuts its log, which makes Raft send a snapshot.

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acks;
 mod apply;
 mod calls;
 mod command;

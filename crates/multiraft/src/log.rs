@@ -216,8 +216,15 @@ impl RangeLog {
             inner.durable = inner.durable.min(inner.last.map(|last| last.index));
         }
         // Unsynced: a later append is synced behind it in the same log, and until then the dropped
-        // entries were never acknowledged by this replica under the new leader.
-        self.submit(batch, false, Box::new(|_| {})).await
+        // entries were never acknowledged by this replica under the new leader. But written before
+        // this returns: what takes the place of the dropped entries may be applied at once, and a
+        // crash must not leave that behind a log which still ends in them.
+        let (sender, written) = oneshot::channel();
+        let done = Box::new(move |result| {
+            let _ = sender.send(result);
+        });
+        self.submit(batch, false, done).await?;
+        written.await.map_err(|_| closed())?.map_err(io::Error::other)
     }
 
     /// Drops every entry up to and including `upto`, whose effects survive a crash without it: they

@@ -8,7 +8,7 @@ use cribwork_engine::{Engine, LogWriter};
 use cribwork_router::RangeMap;
 use cribwork_transport::{Class, Message, MessageHandler, SendError, Transport};
 use cribwork_types::{
-    Cf, RangeDescriptor, RangeId, ReplicaDescriptor, Runtime, StoreId, WriteBatch,
+    Cf, RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, Runtime, StoreId, WriteBatch,
 };
 use dashmap::DashMap;
 use openraft_rt_tokio::TokioRuntime;
@@ -94,6 +94,20 @@ impl NodeShared {
         self.sender.get().is_some_and(|sender| sender.send(to, class, message).is_ok())
     }
 
+    /// Answers a request with nothing: its sender learns at once that it has to try again later,
+    /// instead of waiting for its time-out.
+    pub(crate) fn refuse(&self, from: StoreId, message: &Message) {
+        let answer = Message {
+            range: message.range,
+            from: message.to,
+            to: message.from,
+            kind: message.kind + 1,
+            call: message.call,
+            payload: bytes::Bytes::new(),
+        };
+        self.send(from, Class::Control, answer);
+    }
+
     pub(crate) fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
@@ -146,7 +160,14 @@ impl NodeShared {
         let (range, initialised) = (record.descriptor.id, record.initialised);
         let descriptor = Arc::new(record.descriptor.clone());
         let replica = Replica::new(self.clone(), record, applied);
-        self.registry.insert(range, replica.clone());
+        if let Some(before) = self.registry.insert(range, replica.clone()) {
+            // One without data, which the seeds of a split replace.
+            self.runtime.spawn(Box::pin(async move {
+                if let Err(error) = before.close().await {
+                    tracing::warn!(%range, %error, "cannot close the replica that was replaced");
+                }
+            }));
+        }
         if initialised && range != RangeId::PLACEMENT {
             self.map.write().insert(descriptor);
         }
@@ -154,10 +175,20 @@ impl NodeShared {
     }
 
     /// Registers a replica whose seeds are written, and starts it if it is to lead.
-    pub(crate) fn add_replica(self: &Arc<Self>, seed: &Seed, applied: AppliedRecord, lead: bool) {
+    /// `incarnation` is the life of the first leader's store, if it is known to lead in that.
+    pub(crate) fn add_replica(
+        self: &Arc<Self>,
+        seed: &Seed,
+        applied: AppliedRecord,
+        lead: bool,
+        incarnation: Option<u64>,
+    ) {
         let replica = self.register(seed.record.clone(), applied);
         if !seed.keep_vote {
             replica.recall_leader(seed.vote());
+            if incarnation.is_some() && seed.leader != replica.replica_id() {
+                replica.expect_leader(incarnation);
+            }
         }
         self.observer.range_changed(replica.descriptor());
         if lead {
@@ -181,34 +212,54 @@ impl NodeShared {
         }
     }
 
-    /// A range that this store does not know: the right side of a split that it has not applied
-    /// yet, or slept through. If the local replica that still covers everything may yet apply the
-    /// split, the message is dropped and comes again. Else a replica without data is made, which
-    /// asks for a snapshot.
-    pub(crate) fn message_for_unknown_range(self: &Arc<Self>, message: &Message) {
+    /// A message of a range that this store does not know: the right side of a split that it has not
+    /// applied yet, or slept through. Where the range lies decides what is done, so the sender is
+    /// asked. The message is lost and comes again.
+    pub(crate) fn message_for_unknown_range(&self, from: StoreId, message: &Message) {
         use crate::raft::kind;
-        let from_leader = matches!(message.kind, kind::SNAPSHOT);
-        if !from_leader && message.kind != kind::APPEND && message.kind != kind::HEARTBEAT {
-            return;
-        }
-        if message.range == RangeId::PLACEMENT || self.creating.load(Ordering::Acquire) {
-            return;
-        }
+        let from_leader = matches!(message.kind, kind::SNAPSHOT | kind::APPEND | kind::HEARTBEAT);
+        if !from_leader
+            || message.range == RangeId::PLACEMENT
+            || self.creating.load(Ordering::Acquire)
         {
-            let map = self.map.read();
-            if map.is_empty() || map.check_tiling().is_ok() {
-                return;
-            }
+            return;
         }
-        let descriptor = RangeDescriptor { id: message.range, ..RangeDescriptor::default() };
-        let record = ReplicaRecord { id: message.to, initialised: false, descriptor };
+        let who = Message {
+            range: message.range,
+            from: message.to,
+            to: message.from,
+            kind: kind::WHO_IS_THIS,
+            call: 0,
+            payload: bytes::Bytes::new(),
+        };
+        self.send(from, Class::Control, who);
+    }
+
+    /// Makes a replica without data, which asks for a snapshot, of a range that a leader has introduced.
+    /// While a local range still covers some of it, nothing is done: that one has the split before it,
+    /// in its log or in a snapshot. Called by the apply task only, which makes the other ranges.
+    pub(crate) fn make_uninitialised(
+        self: &Arc<Self>,
+        introduced: &RangeDescriptor,
+        id: ReplicaId,
+    ) {
+        let range = introduced.id;
+        if self.replica(range).is_some()
+            || self.creating.load(Ordering::Acquire)
+            || self.check_overlap(introduced).is_err()
+        {
+            return;
+        }
+        let descriptor = RangeDescriptor { id: range, ..RangeDescriptor::default() };
+        let record = ReplicaRecord { id, initialised: false, descriptor };
         let mut batch = WriteBatch::new();
         crate::seed::put_record(&mut batch, &record);
         if let Err(error) = self.engine.write(&batch) {
             tracing::error!(%error, "cannot note a new replica");
             return;
         }
-        tracing::info!(range = %message.range, replica = %message.to, "waiting for a snapshot");
+        tracing::info!(%range, replica = %id, "waiting for a snapshot");
+        self.metrics.made_uninitialised.inc();
         self.register(record, AppliedRecord::default());
     }
 }
@@ -341,7 +392,7 @@ impl MultiRaft {
         }
         self.shared.writer.write_durable(batch).await?;
         for (seed, applied, lead) in made {
-            self.shared.add_replica(&seed, applied, lead);
+            self.shared.add_replica(&seed, applied, lead, None);
         }
         Ok(())
     }

@@ -86,6 +86,11 @@ impl Replica {
         command: Command,
     ) -> Result<Fate, RaftError> {
         let range = self.range_id();
+        if let Body::Write(batch) = &command.body {
+            // What no store takes must not be committed: applying it would stop every replica.
+            cribwork_engine::check_keys(batch)
+                .map_err(|error| RaftError::Refused { range, why: error.to_string() })?;
+        }
         let bytes = command.encode();
         if bytes.len() > ENTRY_BYTES_MAX {
             let (size_bytes, max_bytes) = (bytes.len(), ENTRY_BYTES_MAX);
@@ -143,7 +148,7 @@ impl Replica {
                 Ok(Err(WriteError::LeaseExpired)) => {
                     let left = deadline.saturating_sub(shared.runtime.now());
                     let limit = left.min(Duration::from_millis(500));
-                    let confirmed = live.raft.confirm(limit).await;
+                    let confirmed = self.confirm(&live, limit).await;
                     if !matches!(confirmed, Ok(now) if now == term) && !self.still_leads(term, left)
                     {
                         return self.fates.decide_all(id.number, Fate::NotProposed);
@@ -163,7 +168,7 @@ impl Replica {
         }
     }
 
-    fn still_leads(&self, term: u64, left: Duration) -> bool {
+    pub(crate) fn still_leads(&self, term: u64, left: Duration) -> bool {
         let seen = *self.seen.lock();
         !left.is_zero() && seen.leader == Some(self.replica_id()) && seen.term == term
     }

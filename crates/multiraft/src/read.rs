@@ -14,7 +14,7 @@ use cribwork_types::{RangeDescriptor, RangeEpoch, RuntimeExt};
 use crate::command::Evaluated;
 use crate::error::RaftError;
 use crate::raft::WriteError;
-use crate::replica::Replica;
+use crate::replica::{LiveInstance, Replica};
 
 /// Under which leadership and epoch something was read or evaluated. A command proposed with it
 /// takes effect only if both still hold when it is applied.
@@ -58,10 +58,9 @@ impl Replica {
         if term == 0 {
             return None;
         }
-        let live = self.live()?;
         self.last_read_ms.store(self.now_ms().max(1), Ordering::Relaxed);
         let snapshot = self.shared().engine.snapshot();
-        let age = live.raft.quorum_ack_age()?;
+        let age = self.quorum_age(term)?;
         if age > self.shared().options.safe_lease() || !self.may_serve(term) {
             return None;
         }
@@ -85,7 +84,7 @@ impl Replica {
             if left.is_zero() {
                 return Err(self.not_leader());
             }
-            match live.raft.confirm(left.min(Duration::from_millis(500))).await {
+            match self.confirm(&live, left.min(Duration::from_millis(500))).await {
                 Ok(confirmed) if confirmed == term && self.may_serve(term) => {
                     return Ok(self.handle(self.shared().engine.snapshot(), term));
                 }
@@ -127,10 +126,28 @@ impl Replica {
         Ok(WriteToken { term, epoch: self.descriptor().epoch })
     }
 
+    /// Proves that this replica led at a moment after this call began, and that it has applied what
+    /// was committed then. Gives the term. Takes no longer than `limit`.
+    pub(crate) async fn confirm(
+        self: &Arc<Self>,
+        live: &LiveInstance,
+        limit: Duration,
+    ) -> Result<u64, WriteError> {
+        let runtime = &self.shared().runtime;
+        let started = runtime.now();
+        let asked = runtime.timeout(limit, live.raft.confirm(limit)).await;
+        let term = asked.unwrap_or(Err(WriteError::LeaseExpired))?;
+        match self.acknowledged(term, started, started + limit).await {
+            true => Ok(term),
+            false => Err(WriteError::LeaseExpired),
+        }
+    }
+
+    /// The term last: the end of a term takes it away first.
     fn may_serve(&self, term: u64) -> bool {
-        self.serving_term.load(Ordering::Acquire) == term
-            && self.fences.load(Ordering::Acquire) == 0
-            && self.handing_over_to.load(Ordering::Acquire) == 0
+        self.fences.load(Ordering::SeqCst) == 0
+            && self.handing_over_to.load(Ordering::SeqCst) == 0
+            && self.serving_term.load(Ordering::SeqCst) == term
     }
 
     fn handle(&self, snapshot: Arc<dyn EngineSnapshot>, term: u64) -> ReadHandle {
@@ -139,7 +156,7 @@ impl Replica {
         ReadHandle { snapshot, descriptor, token }
     }
 
-    /// Waits until this replica serves, if it leads or nobody is known to; the term.
+    /// Waits until this replica serves, if it leads, hands over, or nobody is known to lead; the term.
     async fn serving(self: &Arc<Self>, deadline: Duration) -> Result<u64, RaftError> {
         loop {
             let changed = self.changed.notified();
@@ -149,10 +166,11 @@ impl Replica {
                 return Ok(view.term);
             }
             let elsewhere = view.leader.is_some_and(|leader| leader.id != self.replica_id());
-            if handing_over || elsewhere {
-                // A leader that is gone has a successor soon; its name helps nobody.
+            if elsewhere {
                 return Err(self.not_leader());
             }
+            // Nobody knows yet who leads next, the target of a transfer included: sent there, a client
+            // would be sent back, and use up its attempts within a moment.
             self.last_wait_ms.store(self.now_ms().max(1), Ordering::Relaxed);
             if self.live().is_none() {
                 self.wake();

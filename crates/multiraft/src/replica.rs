@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cribwork_transport::Message;
-use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, StoreId};
+use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, RuntimeExt, StoreId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::acks::Acks;
 use crate::apply::{Committed, Job};
 use crate::driver::Campaigning;
 use crate::error::RaftError;
@@ -94,6 +95,13 @@ pub struct Replica {
     /// Messages that came while the instance was being built; `None` if none is.
     waking: Mutex<Option<VecDeque<(StoreId, Message)>>>,
     pub(crate) seen: Mutex<LeaderSeen>,
+    /// Who acknowledged this leader lately.
+    pub(crate) acks: Acks,
+    /// Entries up to this index are needed by nobody but members that are hopelessly behind; 0 if
+    /// the log is not too long.
+    pub(crate) shrink_to: AtomicU64,
+    /// Indexes of snapshots that are being sent.
+    pub(crate) sending: Mutex<Vec<u64>>,
     /// The term in which this replica leads with its barrier applied; 0 if it does not.
     pub(crate) serving_term: AtomicU64,
     /// Splits proposed by this leader whose fate is open: no read is served meanwhile.
@@ -128,6 +136,9 @@ impl Replica {
             building: tokio::sync::Mutex::new(()),
             waking: Mutex::new(None),
             seen: Mutex::new(LeaderSeen::default()),
+            acks: Acks::default(),
+            shrink_to: AtomicU64::new(0),
+            sending: Mutex::new(Vec::new()),
             serving_term: AtomicU64::new(0),
             fences: AtomicU32::new(0),
             handing_over_to: AtomicU64::new(0),
@@ -190,12 +201,7 @@ impl Replica {
     }
 
     pub(crate) fn not_leader(&self) -> RaftError {
-        let handing_over = StoreId(self.handing_over_to.load(Ordering::Acquire));
-        let descriptor = self.descriptor.load();
-        let leader = match handing_over.get() {
-            0 => self.leader().leader.filter(|leader| leader.id != self.id),
-            _ => descriptor.replica_on(handing_over),
-        };
+        let leader = self.leader().leader.filter(|leader| leader.id != self.id);
         RaftError::NotLeader { range: self.range, leader }
     }
 
@@ -257,9 +263,10 @@ impl Replica {
         {
             let mut waking = self.waking.lock();
             if let Some(waiting) = waking.as_mut() {
-                // Over the bound it is dropped: Raft sends again.
                 if waiting.len() < WAKING_MESSAGES_MAX {
                     waiting.push_back((from, message));
+                } else {
+                    self.shared.refuse(from, &message);
                 }
                 return;
             }
@@ -293,13 +300,15 @@ impl Replica {
             }
             loop {
                 let mut waking = replica.waking.lock();
-                let next = waking.as_mut().and_then(VecDeque::pop_front);
-                let (Some((from, message)), Ok(live)) = (next, &built) else {
+                let Some((from, message)) = waking.as_mut().and_then(VecDeque::pop_front) else {
                     *waking = None;
                     return;
                 };
                 drop(waking);
-                live.raft.deliver(from, message);
+                match &built {
+                    Ok(live) => live.raft.deliver(from, message),
+                    Err(_) => replica.shared.refuse(from, &message),
+                }
             }
         }));
     }
@@ -307,8 +316,16 @@ impl Replica {
     /// Closes the instance: refuse work, let the log writer and the apply task finish what they
     /// have, forget. The replica is cold then.
     pub(crate) async fn close(self: &Arc<Self>) -> Result<(), RaftError> {
+        self.close_if(|_| true).await
+    }
+
+    /// As [`Replica::close`], if the instance is still the one that `which` means.
+    pub(crate) async fn close_if(
+        self: &Arc<Self>,
+        which: impl FnOnce(&Arc<LiveInstance>) -> bool,
+    ) -> Result<(), RaftError> {
         let _no_builder = self.building.lock().await;
-        let Some(live) = self.live() else {
+        let Some(live) = self.live().filter(which) else {
             return Ok(());
         };
         self.serving_term.store(0, Ordering::Release);
@@ -331,11 +348,15 @@ impl Replica {
             if seen.leader == leader && seen.term == vote.term {
                 return;
             }
-            let (term, heard_ms) = (vote.term, self.now_ms());
+            // A vote for a candidate promises nothing to a leader.
+            let heard_ms = if leader.is_some() { self.now_ms() } else { 0 };
+            let term = vote.term;
             *seen = LeaderSeen { leader, term, heard: true, incarnation: None, heard_ms };
+            // Under the lock and first: whoever sees that the term is over, or that the transfer
+            // is, must not find this replica serving.
+            self.serving_term.store(0, Ordering::SeqCst);
         }
-        self.handing_over_to.store(0, Ordering::Release);
-        self.serving_term.store(0, Ordering::Release);
+        self.handing_over_to.store(0, Ordering::SeqCst);
         self.changed.notify_waiters();
         let view = self.leader();
         self.shared.observer.leader_changed(self.range, view.leader, vote.term, false);
@@ -374,6 +395,12 @@ impl Replica {
             return false;
         }
         let leader = self.seen.lock().leader;
+        // openraft keeps this promise too, but forgets it when the instance is built anew.
+        if leader.is_some_and(|leader| leader != candidate && leader != self.id)
+            && self.now_ms() < self.promised_until_ms()
+        {
+            return false;
+        }
         if leader == Some(self.id) && candidate != self.id {
             self.remind_followers();
             return false;
@@ -408,6 +435,45 @@ impl Replica {
             0 => 0,
             heard => heard + self.shared.options.lease.as_millis() as u64,
         }
+    }
+
+    /// How long ago a majority was sent what it has acknowledged since, to this leader of `term`.
+    /// `None` if none has.
+    pub(crate) fn quorum_age(&self, term: u64) -> Option<Duration> {
+        let now = self.shared.runtime.now();
+        Some(now.saturating_sub(self.quorum_sent(term, now)?))
+    }
+
+    fn quorum_sent(&self, term: u64, now: Duration) -> Option<Duration> {
+        let applied = self.applied.lock();
+        self.acks.quorum_sent(term, self.id, now, &applied.members.voter_sets)
+    }
+
+    /// Waits until a majority has acknowledged to this leader of `term` something that was sent at
+    /// `since` or later. False if that takes until `deadline`.
+    pub(crate) async fn acknowledged(
+        &self,
+        term: u64,
+        since: Duration,
+        deadline: Duration,
+    ) -> bool {
+        loop {
+            let next = self.acks.next();
+            let now = self.shared.runtime.now();
+            if self.quorum_sent(term, now).is_some_and(|sent| sent >= since) {
+                return true;
+            }
+            let left = deadline.saturating_sub(now);
+            if left.is_zero() || self.shared.runtime.timeout(left, next).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// True if a member that still needs the entry at `from` stands in the way of cutting a log that
+    /// is far too long: it is to get a snapshot instead.
+    pub(crate) fn log_must_shrink(&self, from: u64) -> bool {
+        from < self.shrink_to.load(Ordering::Relaxed)
     }
 
     /// Somebody campaigns against this live leader: it has not heard of it since it started.
@@ -457,6 +523,20 @@ impl Replica {
     pub(crate) fn recall_leader(&self, vote: VoteRecord) {
         let leader = (vote.committed && vote.candidate != self.id).then_some(vote.candidate);
         *self.seen.lock() = LeaderSeen { leader, term: vote.term, ..LeaderSeen::default() };
+    }
+
+    /// The leader that a split gave this range is the parent's, in the life in which it leads that: no
+    /// need to campaign before its first message.
+    pub(crate) fn expect_leader(&self, incarnation: Option<u64>) {
+        let heard_ms = self.now_ms();
+        let mut seen = self.seen.lock();
+        *seen = LeaderSeen { heard: true, incarnation, heard_ms, ..*seen };
+    }
+
+    /// In which life of its store the leader of `term` leads, if that is who this replica follows.
+    pub(crate) fn leader_incarnation(&self, term: u64) -> Option<u64> {
+        let seen = *self.seen.lock();
+        if seen.term != term { None } else { seen.incarnation }
     }
 
     /// A leader's message came: it leads in the present life of its store.

@@ -17,6 +17,7 @@ use cribwork_types::{
     Cf, CodecError, KeyRange, RangeDescriptor, RangeId, ReplicaId, RuntimeExt, StoreId, WriteBatch,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::error::RaftError;
 use crate::keys;
@@ -29,6 +30,8 @@ use crate::seed::put_record;
 
 /// How long the receiver of a snapshot may take to install it and answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A snapshot that brought nothing for this long is given up by its receiver.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Pause while the transport's bulk queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -106,11 +109,13 @@ pub(crate) async fn send(
 ) -> Result<Bytes, RaftError> {
     let shared = replica.shared();
     let range = replica.range_id();
+    let _held = LogHeld::behind(replica, applied);
     let _permit = shared.snapshots_sent.acquire().await.map_err(|_| RaftError::Shutdown)?;
     let SnapshotData::Local(engine_snapshot) = snapshot.data else {
         return Err(RaftError::Refused { range, why: "a received snapshot is not sent on".into() });
     };
     let (call, answer) = shared.calls.open_slow(store);
+    let _open = OpenCall { shared, call };
     let mut head = BytesMut::new();
     head.put_u64(call);
     put_bytes(&mut head, &header);
@@ -118,22 +123,53 @@ pub(crate) async fn send(
     put_bytes(&mut head, &snapshot.descriptor.encode());
     // The offer goes first, alone: nothing is sent to a member that is gone or refuses.
     let (offer, accepted) = shared.calls.open(store, shared.runtime.now());
-    let mut outbox = Outbox { replica, target, store, call: offer, number: 0 };
+    let mut outbox = Outbox { replica, target, store, call: offer, number: 0, answer };
     outbox.send_part(OFFER, &head).await?;
     if !accepted.await.is_ok_and(|answer| !answer.is_empty()) {
-        shared.calls.drop_call(call);
         return Err(RaftError::Refused { range, why: "the snapshot was not accepted".into() });
     }
     outbox.call = call;
     outbox.send_data(engine_snapshot.as_ref(), &snapshot.descriptor).await?;
     outbox.send_part(LAST, &[]).await?;
     shared.metrics.snapshots_sent.inc();
-    match shared.runtime.timeout(ANSWER_TIMEOUT, answer).await {
+    match shared.runtime.timeout(ANSWER_TIMEOUT, &mut outbox.answer).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        _ => {
-            shared.calls.drop_call(call);
-            Err(RaftError::Refused { range, why: "the snapshot was not answered".into() })
+        _ => Err(RaftError::Refused { range, why: "the snapshot was not answered".into() }),
+    }
+}
+
+/// Keeps the log behind a snapshot from being cut while it is sent.
+struct LogHeld<'a> {
+    replica: &'a Replica,
+    index: u64,
+}
+
+impl<'a> LogHeld<'a> {
+    fn behind(replica: &'a Replica, applied: &AppliedRecord) -> Self {
+        let index = applied.position.map_or(0, |at| at.index);
+        replica.sending.lock().push(index);
+        Self { replica, index }
+    }
+}
+
+impl Drop for LogHeld<'_> {
+    fn drop(&mut self) {
+        let mut sending = self.replica.sending.lock();
+        if let Some(at) = sending.iter().position(|index| *index == self.index) {
+            sending.swap_remove(at);
         }
+    }
+}
+
+/// Forgets a call whose caller is gone.
+struct OpenCall<'a> {
+    shared: &'a NodeShared,
+    call: u64,
+}
+
+impl Drop for OpenCall<'_> {
+    fn drop(&mut self) {
+        self.shared.calls.drop_call(self.call);
     }
 }
 
@@ -143,6 +179,8 @@ struct Outbox<'a> {
     store: StoreId,
     call: u64,
     number: u32,
+    /// To the whole.
+    answer: oneshot::Receiver<Bytes>,
 }
 
 impl Outbox<'_> {
@@ -177,6 +215,11 @@ impl Outbox<'_> {
 
     async fn send_part(&mut self, flags: u8, part: &[u8]) -> Result<(), RaftError> {
         let shared = self.replica.shared();
+        if !matches!(self.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            // Before the last part, an answer means that the receiver has given it up.
+            let (range, why) = (self.replica.range_id(), "the receiver gave it up".to_owned());
+            return Err(RaftError::Refused { range, why });
+        }
         let payload = encode_chunk(self.number, flags, part);
         self.number += 1;
         loop {
@@ -243,6 +286,8 @@ struct Arriving {
     parts: BytesMut,
     batch: WriteBatch,
     bytes: usize,
+    /// Runtime clock of the last part.
+    touched: Duration,
 }
 
 struct Head {
@@ -287,12 +332,20 @@ impl Incoming {
         replica: &Arc<Replica>,
     ) -> Result<Taken, &'static str> {
         let key = (from, message.range);
+        let now = replica.shared().runtime.now();
         let mut arriving = self.arriving.lock();
+        // Whose sender was deposed or killed, or has given up: nothing more will come.
+        arriving.retain(|_, state| now.saturating_sub(state.touched) < IDLE_MAX);
         let taken = Self::chunk(&mut arriving, key, message, replica);
         if taken.is_err() {
             arriving.remove(&key);
         }
         taken
+    }
+
+    /// Drops what `peer` has begun to send: it begins anew.
+    pub(crate) fn drop_from(&self, peer: StoreId) {
+        self.arriving.lock().retain(|(from, _), _| *from != peer);
     }
 
     fn chunk(
@@ -309,7 +362,7 @@ impl Incoming {
             }
             let head = head(part).map_err(|_| "a damaged head")?;
             replica.shared().check_overlap(&head.descriptor)?;
-            arriving.insert(key, Arriving::new(head));
+            arriving.insert(key, Arriving::new(head, replica.shared().runtime.now()));
             return Ok(Taken::Accepted);
         }
         let state = arriving.get_mut(&key).ok_or("a chunk without a head")?;
@@ -317,6 +370,7 @@ impl Incoming {
             return Err("a chunk is missing");
         }
         state.next += 1;
+        state.touched = replica.shared().runtime.now();
         state.bytes += part.len();
         if state.bytes > SNAPSHOT_BYTES_MAX {
             return Err("larger than a node takes in");
@@ -334,8 +388,9 @@ impl Incoming {
 }
 
 impl Arriving {
-    fn new(head: Head) -> Self {
-        Self { next: 1, head, parts: BytesMut::new(), batch: WriteBatch::new(), bytes: 0 }
+    fn new(head: Head, touched: Duration) -> Self {
+        let (parts, batch) = (BytesMut::new(), WriteBatch::new());
+        Self { next: 1, head, parts, batch, bytes: 0, touched }
     }
 
     /// A batch is complete.
@@ -379,6 +434,9 @@ pub(crate) fn install(
         return Err(refuse("the snapshot is older than the replica"));
     }
     shared.check_overlap(&descriptor).map_err(refuse)?;
+    if shared.replica(range).is_none_or(|current| !Arc::ptr_eq(&current, replica)) {
+        return Err(refuse("the replica was replaced by the range's own beginning"));
+    }
     let mut batch = WriteBatch::new();
     let old = replica.descriptor();
     let replaced = if replica.is_initialised() { parts(&old) } else { Vec::new() };

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, ReplicaRole, RuntimeExt, StoreId};
+use tokio::sync::oneshot;
 
-use crate::command::{Body, Command, SplitCommand};
+use crate::command::{Body, Command, Evaluated, SplitCommand};
 use crate::error::RaftError;
 use crate::fate::Fate;
 use crate::read::WriteToken;
-use crate::replica::Replica;
+use crate::replica::{LiveInstance, Replica};
 
 /// Ids for the right side of a split, handed out by the placement group and never reused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,18 +23,21 @@ pub struct NewRange {
     pub replicas: Vec<(StoreId, ReplicaId)>,
 }
 
+/// Pause before asking again what became of a split.
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+
 /// Keeps reads away from this leader while a split's fate is open: a leader of the right side might
 /// already serve elsewhere.
-struct Fence<'a>(&'a Replica);
+struct Fence(Arc<Replica>);
 
-impl<'a> Fence<'a> {
-    fn raise(replica: &'a Replica) -> Self {
+impl Fence {
+    fn raise(replica: &Arc<Replica>) -> Self {
         replica.fences.fetch_add(1, Ordering::AcqRel);
-        Self(replica)
+        Self(replica.clone())
     }
 }
 
-impl Drop for Fence<'_> {
+impl Drop for Fence {
     fn drop(&mut self) {
         self.0.fences.fetch_sub(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
@@ -41,7 +45,8 @@ impl Drop for Fence<'_> {
 }
 
 impl Replica {
-    /// Splits the range at `key`, an encoded bound strictly inside; gives left and right.
+    /// Splits the range at `key`, an encoded bound strictly inside; gives left and right. A caller
+    /// that goes away stops nothing: no read is served here until the split's fate is known.
     ///
     /// # Errors
     /// [`RaftError::Refused`] if the key or the ids do not fit; else as [`Replica::propose`].
@@ -60,11 +65,38 @@ impl Replica {
             replicas: right.replicas,
             leader: self.shared().options.store,
         });
-        let _fence = Fence::raise(self);
+        let fence = Fence::raise(self);
         let command = Command { evaluated: token.evaluated(), body };
-        match self.propose_command(command).await? {
+        let (tell, told) = oneshot::channel();
+        let (replica, term) = (self.clone(), token.term());
+        self.shared().runtime.spawn(Box::pin(async move {
+            let fate = replica.propose_command(command).await;
+            let open = matches!(fate, Ok(Fate::Lost(_)) | Err(RaftError::Undetermined { .. }));
+            // An error means that the caller has left.
+            let _ = tell.send(fate);
+            if open {
+                replica.settle(term).await;
+            }
+            drop(fence);
+        }));
+        let undetermined = RaftError::Undetermined { range, why: "the node is stopping" };
+        match told.await.unwrap_or(Err(undetermined))? {
             Fate::Split(both) => Ok(*both),
             fate => Err(self.failure(fate)),
+        }
+    }
+
+    /// Waits until everything that this leader proposed in `term` before has a fate: once a later
+    /// proposal of the term is applied, or the term is over. A later leadership of this replica
+    /// begins with a barrier behind all of it.
+    async fn settle(self: &Arc<Self>, term: u64) {
+        while self.still_leads(term, Duration::MAX) && !self.shared().is_stopping() {
+            let evaluated = Evaluated { term, epoch: self.descriptor().epoch };
+            let command = Command { evaluated, body: Body::Barrier };
+            if let Ok(Fate::Applied(_)) = self.propose_command(command).await {
+                return;
+            }
+            self.shared().runtime.sleep(SETTLE_PAUSE).await;
         }
     }
 
@@ -92,7 +124,7 @@ impl Replica {
             return Err(failed("it is not reachable"));
         }
         let live = self.instance().await?;
-        self.catch_up(&live.raft, target.id, store).await?;
+        self.catch_up(&live, target.id, store).await?;
         let free = self.handing_over_to.compare_exchange(
             0,
             store.get(),
@@ -114,13 +146,14 @@ impl Replica {
     /// Waits until the target holds the whole log: a round of heartbeats tells.
     async fn catch_up(
         self: &Arc<Self>,
-        raft: &Arc<dyn crate::raft::Instance>,
+        live: &LiveInstance,
         target: ReplicaId,
         store: StoreId,
     ) -> Result<(), RaftError> {
         let limit = self.shared().options.transfer_timeout;
         let deadline = self.shared().runtime.now() + limit;
-        let _ = raft.confirm(limit).await;
+        let _ = self.confirm(live, limit).await;
+        let raft = &live.raft;
         while !raft.caught_up(target) {
             if self.shared().runtime.now() >= deadline {
                 let (range, why) = (self.range_id(), "its log is behind");

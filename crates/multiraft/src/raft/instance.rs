@@ -12,9 +12,7 @@ use openraft::errors::{
 };
 use openraft::impls::OneshotResponder;
 use openraft::raft::{AppendEntriesRequest, ClientWriteResult, VoteRequest};
-use openraft::{
-    AsyncRuntime, Config, Instant, LinearizerOption, Raft, ReadPolicy, ServerState, SnapshotPolicy,
-};
+use openraft::{AsyncRuntime, Config, LinearizerOption, Raft, ReadPolicy, SnapshotPolicy};
 
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
@@ -262,16 +260,6 @@ where
         let unvoted =
             VoteRecord { term: 0, candidate: self.replica.replica_id(), committed: false };
         self.log.vote().unwrap_or(unvoted)
-    }
-
-    fn quorum_ack_age(&self) -> Option<Duration> {
-        use openraft::async_runtime::watch::WatchReceiver;
-        if self.raft.server_metrics().borrow_watched().state != ServerState::Leader {
-            return None;
-        }
-        let metrics = self.raft.data_metrics();
-        let data = metrics.borrow_watched();
-        data.last_quorum_acked.map(|at| at.elapsed())
     }
 
     fn write(&self, term: u64, payload: Bytes) -> BoxFuture<Result<(), WriteError>> {

@@ -44,14 +44,11 @@ pub(crate) trait Instance: Send + Sync + 'static {
     /// The newest durable vote: who leads, if it is committed.
     fn vote(&self) -> VoteRecord;
 
-    /// How long ago a majority last acknowledged this leader; `None` if it does not lead.
-    fn quorum_ack_age(&self) -> Option<Duration>;
-
     /// Appends `payload` if this replica leads in `term`; completes once it is applied here.
     fn write(&self, term: u64, payload: Bytes) -> BoxFuture<Result<(), WriteError>>;
 
-    /// Proves leadership by a majority, and waits until what was committed then is applied. Gives
-    /// the term.
+    /// Asks a majority whether this replica leads, and waits until what was committed then is
+    /// applied. Gives the term. What openraft takes for proof is not enough: see [`crate::acks`].
     fn confirm(&self, limit: Duration) -> BoxFuture<Result<u64, WriteError>>;
 
     /// Hands over a message of another member.
@@ -115,6 +112,11 @@ pub(crate) mod kind {
     pub(crate) const LIVENESS: u8 = 14;
     /// The receiver holds no log of the range and needs a snapshot.
     pub(crate) const NEEDS_SNAPSHOT: u8 = 16;
+
+    /// The receiver does not know the range: its leader is asked where it lies.
+    pub(crate) const WHO_IS_THIS: u8 = 18;
+    /// The answer: the range's descriptor.
+    pub(crate) const INTRODUCTION: u8 = 20;
 
     /// True for kinds that answer a call.
     pub(crate) fn is_answer(kind: u8) -> bool {

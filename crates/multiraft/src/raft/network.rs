@@ -15,8 +15,8 @@ use futures::stream::BoxStream;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend};
 
@@ -107,9 +107,26 @@ impl<A: AsyncRuntime> Network<A> {
         request: AppendEntriesRequest<Types<A>>,
         limit: Duration,
     ) -> Result<StreamAppendResult<Types<A>>, RPCError<Types<A>>> {
+        let (sent, term) = (self.replica.shared().runtime.now(), request.vote.leader_id.term);
         let payload = codec::encode_append(&request);
         let bytes = self.call(Class::Control, kind::HEARTBEAT, payload, limit).await?;
-        codec::decode_append_result(bytes).map_err(|error| unreachable(&error.to_string()))
+        let result =
+            codec::decode_append_result(bytes).map_err(|error| unreachable(&error.to_string()))?;
+        self.accepted(term, sent, &result);
+        Ok(result)
+    }
+
+    /// The member answered what was sent to it at `sent` under this leader's vote of `term`. A
+    /// conflict is an acceptance too: of the leader, if not of the entries.
+    pub(super) fn accepted(
+        &self,
+        term: u64,
+        sent: Duration,
+        result: &StreamAppendResult<Types<A>>,
+    ) {
+        if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+            self.replica.acks.record(term, self.target, sent);
+        }
     }
 
     async fn ask_vote(

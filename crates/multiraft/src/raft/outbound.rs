@@ -6,6 +6,7 @@
 //! are cumulative. On a busy range this halves the messages.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_transport::Class;
@@ -32,8 +33,16 @@ struct Pipeline<'s, A: AsyncRuntime, S> {
     input_ended: bool,
     sent_any: bool,
     failed: bool,
-    in_flight: VecDeque<oneshot::Receiver<Bytes>>,
+    in_flight: VecDeque<InFlight>,
     held: Option<(AppendEntriesRequest<Types<A>>, BoxFuture<()>)>,
+}
+
+/// A request that waits for its answer.
+struct InFlight {
+    answer: oneshot::Receiver<Bytes>,
+    /// Runtime clock before it was sent, and the term of the vote it carries.
+    sent: Duration,
+    term: u64,
 }
 
 enum Step<A: AsyncRuntime> {
@@ -78,14 +87,19 @@ where
             }
             match self.step().await {
                 Step::Answer(Ok(bytes)) => {
-                    self.in_flight.pop_front();
-                    return Some(self.decode(bytes));
+                    let asked = self.in_flight.pop_front();
+                    let answer = self.decode(bytes);
+                    if let (Some(asked), Ok(result)) = (asked, &answer) {
+                        self.network.accepted(asked.term, asked.sent, result);
+                    }
+                    return Some(answer);
                 }
                 Step::Answer(Err(_)) => return Some(self.fail("an append got no answer")),
                 Step::Request(None) => self.input_ended = true,
                 Step::Request(Some(request)) => {
                     if !self.take(request) {
-                        return Some(self.fail("the peer's queue is full or the peer is unknown"));
+                        let why = "the peer cannot be sent to, or is too far behind for the log";
+                        return Some(self.fail(why));
                     }
                 }
                 Step::HeldLongEnough => {
@@ -107,7 +121,9 @@ where
         let held = self.held.as_mut();
         tokio::select! {
             biased;
-            answer = async { head.expect("guarded by has_answer").await }, if has_answer => {
+            answer = async { (&mut head.expect("guarded by has_answer").answer).await },
+                if has_answer =>
+            {
                 Step::Answer(answer)
             }
             request = self.input.next(), if may_read => Step::Request(request),
@@ -120,6 +136,10 @@ where
     /// Sends a request, or holds it back if it carries nothing but a commit index.
     fn take(&mut self, request: AppendEntriesRequest<Types<A>>) -> bool {
         let shared = self.network.replica.shared();
+        let from = request.prev_log_id.as_ref().map_or(0, |prev| prev.index);
+        if self.network.replica.log_must_shrink(from) {
+            return false;
+        }
         self.held = None;
         if request.entries.is_empty() && self.sent_any {
             let pause = shared.runtime.sleep(shared.options.lazy_commit);
@@ -132,14 +152,15 @@ where
     fn send(&mut self, request: &AppendEntriesRequest<Types<A>>) -> bool {
         let shared = self.network.replica.shared();
         let payload = self.id.prefix(&codec::encode_append(request));
-        let (call, answer) = shared.calls.open(self.network.store, shared.runtime.now());
+        let (sent, term) = (shared.runtime.now(), request.vote.leader_id.term);
+        let (call, answer) = shared.calls.open(self.network.store, sent);
         let message = self.network.message(kind::APPEND, call, payload);
         if !shared.send(self.network.store, Class::Data, message) {
             shared.calls.drop_call(call);
             return false;
         }
         self.sent_any = true;
-        self.in_flight.push_back(answer);
+        self.in_flight.push_back(InFlight { answer, sent, term });
         true
     }
 

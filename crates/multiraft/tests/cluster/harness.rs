@@ -14,6 +14,7 @@ use cribwork_types::{
     BoxFuture, Cf, KeyRange, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId,
     ReplicaRole, Runtime, StoreId, WriteBatch, key,
 };
+use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
 pub const RANGE: RangeId = RangeId(1);
@@ -123,6 +124,7 @@ impl Sender for Port {
 pub struct Node {
     pub multi: MultiRaft,
     pub engine: Arc<MemoryEngine>,
+    metrics: Registry,
     runtime: Arc<TestRuntime>,
 }
 
@@ -154,17 +156,33 @@ impl Cluster {
     }
 
     pub async fn start_tuned(tune: fn(&mut MultiRaftOptions)) -> Self {
+        Self::start_with(tune, vec![descriptor()]).await
+    }
+
+    /// Three nodes, each with a replica of every one of `ranges`.
+    pub async fn start_with(tune: fn(&mut MultiRaftOptions), ranges: Vec<RangeDescriptor>) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let mut cluster = Self { wire: Arc::default(), nodes: HashMap::new(), tune };
         for store in stores() {
             cluster.boot(store, MemoryEngine::new());
         }
-        let leader = descriptor().replicas[0];
         for node in cluster.nodes.values() {
-            node.multi.create_range(descriptor(), leader).await.unwrap();
+            let ranges = ranges.iter().map(|range| (range.clone(), range.replicas[0]));
+            node.multi.create_ranges(ranges.collect()).await.unwrap();
         }
         cluster
+    }
+
+    /// The sum of a counter over all nodes.
+    pub fn counted(&self, name: &str) -> u64 {
+        let count = |node: &Node| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &node.metrics).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().parse::<u64>().unwrap()
+        };
+        self.nodes.values().map(count).sum()
     }
 
     pub fn boot(&mut self, store: StoreId, engine: Arc<MemoryEngine>) {
@@ -178,18 +196,19 @@ impl Cluster {
             LogWriterMetrics::register(&mut Default::default()),
             Arc::new(|_| {}),
         );
+        let mut metrics = Registry::default();
         let parts = NodeParts {
             engine: engine.clone(),
             writer,
             runtime: runtime.clone(),
             observer: Arc::new(NoObserver),
-            metrics: MultiRaftMetrics::default(),
+            metrics: MultiRaftMetrics::register(&mut metrics),
         };
         let multi = MultiRaft::open(options, parts).unwrap();
         self.wire.handlers.lock().unwrap().insert(store, multi.handler());
         let port = Port { wire: self.wire.clone(), from: store, runtime: runtime.clone() };
         multi.start(Arc::new(port));
-        self.nodes.insert(store, Node { multi, engine, runtime });
+        self.nodes.insert(store, Node { multi, engine, metrics, runtime });
     }
 
     /// As kill -9 and a power cut: tasks stop, what was not synced is gone.

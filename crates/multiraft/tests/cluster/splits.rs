@@ -3,7 +3,7 @@
 use cribwork_multiraft::{NewRange, RaftError};
 use cribwork_types::{RangeId, ReplicaId};
 
-use crate::harness::{Cluster, RANGE, bound, one_put, put, stores, wait_for};
+use crate::harness::{Cluster, RANGE, bound, descriptor, one_put, put, stores, wait_for};
 
 const RIGHT: RangeId = RangeId(2);
 
@@ -97,6 +97,63 @@ async fn a_member_that_slept_through_a_split_catches_up() {
     .await;
     cluster.settle(RIGHT).await;
     cluster.settle(RANGE).await;
+}
+
+/// In a cluster of more nodes than a range has replicas, every node's part of the key space has gaps.
+/// A message for the right side of a split that comes before the split itself must not make a second
+/// replica beside the one that the split makes.
+#[tokio::test]
+async fn messages_that_overtake_their_split_make_no_replica() {
+    let mut low = descriptor();
+    low.span.end = bound("m");
+    let mut high = descriptor();
+    high.id = RangeId(50);
+    high.span.start = bound("t");
+    for replica in &mut high.replicas {
+        replica.id.0 += 50;
+    }
+    let cluster = Cluster::start_with(|_| {}, vec![low, high]).await;
+    let names: Vec<String> = (1..=12).rev().map(|number| format!("k{number:02}")).collect();
+    for (number, name) in (100..).zip(&names) {
+        cluster.put(RANGE, "a", name).await;
+        let leader = cluster.leader(RANGE).await;
+        let replicas = stores().map(|store| (store, ReplicaId(number * 10 + store.get())));
+        let right = NewRange { id: RangeId(number), replicas: replicas.to_vec() };
+        let token = leader.token().await.unwrap();
+        leader.split(&token, bound(name), right).await.unwrap();
+        cluster.put(RangeId(number), name, "v").await;
+    }
+    for number in 100..112 {
+        cluster.settle(RangeId(number)).await;
+    }
+    assert_eq!(cluster.counted("cribwork_raft_made_uninitialised_total"), 0);
+    assert_eq!(cluster.counted("cribwork_raft_snapshots_sent_total"), 0);
+}
+
+/// A caller that goes away in the middle of a split leaves the fence up until the split is decided.
+#[tokio::test]
+async fn reads_wait_for_a_split_whose_caller_has_left() {
+    let cluster = Cluster::start().await;
+    cluster.put(RANGE, "z", "1").await;
+    let leader = cluster.leader(RANGE).await;
+    let token = leader.token().await.unwrap();
+    assert!(leader.read().await.is_ok() && leader.try_read().is_some());
+    {
+        let splitting = leader.split(&token, bound("m"), new_range());
+        // Polled once, so that it is under way, and dropped.
+        assert!(futures::poll!(std::pin::pin!(splitting)).is_pending());
+    }
+    let mut served = 0;
+    while leader.descriptor().epoch.version == 1 {
+        if let Some(handle) = leader.try_read() {
+            // It may have been decided since the loop looked.
+            served += u32::from(handle.descriptor.epoch.version == 1);
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(served, 0, "read while the fate of the split was open");
+    wait_for("reads of the left side", || leader.try_read().is_some()).await;
+    assert_eq!(cluster.get(RIGHT, "z").await.as_deref(), Some(&b"1"[..]));
 }
 
 #[tokio::test]
