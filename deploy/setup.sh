@@ -3,7 +3,7 @@
 # may (root on Debian or Ubuntu). Changes nothing, and takes milliseconds, when all are there.
 set -euo pipefail
 
-readonly packages=(libclang-dev g++ ccache make pkg-config)
+readonly packages=(libclang-dev g++ ccache make pkg-config git)
 
 # bindgen loads libclang (which is not libclang-cpp) and reads clang's own C headers.
 libclang_present() {
@@ -19,7 +19,7 @@ libclang_present() {
 
 missing() {
   local tool
-  for tool in gcc g++ ccache make pkg-config; do
+  for tool in gcc g++ ccache make pkg-config git; do
     command -v "$tool" >/dev/null || echo "$tool"
   done
   libclang_present || echo libclang

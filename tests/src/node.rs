@@ -95,6 +95,15 @@ impl Node {
         process.kill9();
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it is not running.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().expect("a node that runs").signal(name);
+    }
+
     /// Sends it a signal and waits for its end.
     ///
     /// # Panics

@@ -225,7 +225,7 @@ pub(crate) struct Start {
     /// Where clients and nodes reach this one, gRPC [default: 127.0.0.1:20160]
     #[arg(long, env = "CRIBWORK_LISTEN", value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
-    /// Where health, metrics and the console are [default: 127.0.0.1:20180]
+    /// Where health and metrics are [default: 127.0.0.1:20180]
     #[arg(long, env = "CRIBWORK_HTTP", value_name = "HOST:PORT")]
     pub(crate) http: Option<String>,
     /// gRPC addresses of the cluster's nodes, this one included or not; for a new cluster all of

@@ -90,6 +90,27 @@ fn a_foreign_directory_is_left_alone() {
 }
 
 #[test]
+fn a_damaged_directory_is_refused() {
+    let mut cluster = Cluster::with_ranges(1, 1);
+    let value = "v".repeat(16 * 1024);
+    for number in 0..12 {
+        cluster.run(&["kv", "put", &format!("k{number}"), &value]).ok();
+    }
+    let node = cluster.node(0);
+    node.kill9();
+    let flags = node.flags().clone();
+    let logs = fs::read_dir(flags.data.join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let log = logs.filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap();
+    let mut bytes = fs::read(&log).unwrap();
+    // Not at the end, where a crash may have torn it: more than one block before that.
+    assert!(bytes.len() > 3 * 32 * 1024, "{} bytes of log", bytes.len());
+    bytes[32 * 1024..32 * 1024 + 64].fill(0xA5);
+    fs::write(&log, bytes).unwrap();
+    let ended = flags.start().wait(REFUSAL);
+    ended.fails(1, &["hint", "CW-ENGINE-CORRUPTION"]);
+}
+
+#[test]
 fn a_directory_or_a_port_in_use_is_refused() {
     let directory = TempDir::new().unwrap();
     let flags = NodeFlags::alone(&directory.path().join("data"));

@@ -2,6 +2,7 @@
 
 mod garbage;
 mod misdirected;
+mod pause;
 mod placement;
 mod sizes;
 mod unsupported;

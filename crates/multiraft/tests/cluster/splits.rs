@@ -1,7 +1,7 @@
 //! Splits: routing, fencing by epoch, crashes, members that slept through one.
 
 use cribwork_multiraft::{NewRange, RaftError};
-use cribwork_types::{RangeId, ReplicaId};
+use cribwork_types::{Cf, KeyRange, RangeId, ReplicaId};
 
 use crate::harness::{Cluster, RANGE, bound, descriptor, one_put, put, stores, wait_for};
 
@@ -130,6 +130,42 @@ async fn messages_that_overtake_their_split_make_no_replica() {
     assert_eq!(cluster.counted("cribwork_raft_snapshots_sent_total"), 0);
 }
 
+/// Same log, same bytes: everything that a replica holds at one applied index, splits included.
+#[tokio::test]
+async fn replicas_hold_the_same_bytes() {
+    let cluster = Cluster::start().await;
+    for number in 0..60 {
+        let name = format!("{}{number}", if number % 3 == 0 { "z" } else { "a" });
+        cluster.put(RANGE, &name, &number.to_string()).await;
+    }
+    split(&cluster, "m").await;
+    for number in 0..20 {
+        cluster.put(RIGHT, &format!("z{number}"), "again").await;
+        cluster.put(RANGE, &format!("a{number}"), "again").await;
+    }
+    for range in [RANGE, RIGHT] {
+        cluster.settle(range).await;
+    }
+    let bytes = |store| {
+        let snapshot = cribwork_engine::Engine::snapshot(cluster.nodes[&store].engine.as_ref());
+        let mut rows = Vec::new();
+        for cf in Cf::DATA {
+            let mut cursor = snapshot.cursor(cf, &KeyRange::all());
+            let mut found = cursor.seek_to_first().unwrap();
+            while found {
+                rows.push((cf, cursor.key().to_vec(), cursor.value().to_vec()));
+                found = cursor.next().unwrap();
+            }
+        }
+        rows
+    };
+    let [first, others @ ..] = stores();
+    assert_eq!(bytes(first).len(), 80);
+    for store in others {
+        assert!(bytes(store) == bytes(first), "store {store} differs from store {first}");
+    }
+}
+
 /// A caller that goes away in the middle of a split leaves the fence up until the split is decided.
 #[tokio::test]
 async fn reads_wait_for_a_split_whose_caller_has_left() {
@@ -180,9 +216,8 @@ async fn a_member_that_got_the_split_by_snapshot_has_both_sides() {
     cluster.put(RIGHT, "zz", "3").await;
     wait_for("the right side by snapshot", || {
         let engine = &cluster.nodes[&behind].engine;
-        let get = |name: &[u8]| {
-            cribwork_engine::Engine::get(engine.as_ref(), cribwork_types::Cf::Raw, name).unwrap()
-        };
+        let get =
+            |name: &[u8]| cribwork_engine::Engine::get(engine.as_ref(), Cf::Raw, name).unwrap();
         get(b"z").is_some() && get(b"zz").as_deref() == Some(&b"3"[..])
     })
     .await;
