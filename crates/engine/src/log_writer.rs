@@ -6,7 +6,8 @@
 //!  group 3 --append--+                      write, sync,   +--> done(3)
 //! ```
 //!
-//! What gathers while one fsync runs is the next batch; nothing ever waits to make a batch larger.
+//! What gathers while one fsync runs is the next batch. While many groups append, batches start a
+//! little apart, so that fewer and larger ones do the same work; who appends alone waits for nobody.
 //!
 //! Invariants:
 //! - callbacks run in the order in which appends entered the queue, each exactly once;
@@ -18,6 +19,7 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use cribwork_types::{Runtime, WriteBatch};
 use crossbeam::queue::ArrayQueue;
@@ -27,6 +29,9 @@ use crate::{Engine, EngineError, LogWriterMetrics};
 
 /// Name of the worker in thread lists.
 const WORKER_NAME: &str = "log-writer";
+
+/// Appends in one batch from which on others are taken to be at work, so that a pause brings more.
+const CROWD: usize = 3;
 
 /// What hears how an append went.
 pub type LogCallback = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
@@ -52,11 +57,19 @@ pub struct LogWriterOptions {
     pub queue_bytes_max: usize,
     /// Bytes of keys and values after which a batch is closed. One append may pass it.
     pub batch_bytes_max: usize,
+    /// Least time from the start of one batch to the start of the next while several groups append.
+    /// Each batch costs an fsync, thread switches, and a frame to each peer, however small it is.
+    pub pace: Duration,
 }
 
 impl Default for LogWriterOptions {
     fn default() -> Self {
-        Self { queue_max: 4096, queue_bytes_max: 64 << 20, batch_bytes_max: 4 << 20 }
+        Self {
+            queue_max: 4096,
+            queue_bytes_max: 64 << 20,
+            batch_bytes_max: 4 << 20,
+            pace: Duration::from_millis(2),
+        }
     }
 }
 
@@ -279,24 +292,35 @@ struct Worker {
 
 impl Worker {
     async fn run(self) {
+        // Before this, no batch starts.
+        let mut due = Duration::ZERO;
         loop {
             let closing = self.ending.shared.closing.load(Ordering::SeqCst);
-            let Some(first) = self.ending.shared.pop() else {
+            if self.ending.shared.queue.is_empty() {
                 if closing {
                     return;
                 }
                 self.ending.shared.work.notified().await;
                 continue;
-            };
-            if let Err(failed) = self.commit(first) {
-                return self.fail(failed);
+            }
+            // Before anything is taken out: what the queue holds is answered even if this never wakes.
+            let early = due.saturating_sub(self.runtime.now());
+            if !early.is_zero() && !closing {
+                self.runtime.sleep(early).await;
+            }
+            let Some(first) = self.ending.shared.pop() else { continue };
+            let started = self.runtime.now();
+            match self.commit(first) {
+                Ok(appends) if appends >= CROWD => due = started + self.ending.shared.options.pace,
+                Ok(_) => due = Duration::ZERO,
+                Err(failed) => return self.fail(failed),
             }
         }
     }
 
-    /// Writes `first` and what waits behind it, syncs, and calls back. On failure the callbacks have
-    /// not been called yet and come back through `self.fail`.
-    fn commit(&self, first: LogWrite) -> Result<(), Failed> {
+    /// Writes `first` and what waits behind it, syncs, and calls back; the number of appends. On
+    /// failure the callbacks have not been called yet and come back through `self.fail`.
+    fn commit(&self, first: LogWrite) -> Result<usize, Failed> {
         let shared = &self.ending.shared;
         self.metrics.queue_depth.set(shared.queue.len() as i64 + 1);
         let LogWrite { mut batch, mut sync, done } = first;
@@ -314,10 +338,11 @@ impl Worker {
         if let Err(error) = self.write(&batch, sync) {
             return Err(Failed { error, callbacks });
         }
-        self.metrics.appends.inc_by(callbacks.len() as u64);
+        let appends = callbacks.len();
+        self.metrics.appends.inc_by(appends as u64);
         self.metrics.bytes.inc_by(bytes as u64);
         callbacks.into_iter().for_each(|done| done(Ok(())));
-        Ok(())
+        Ok(appends)
     }
 
     fn write(&self, batch: &WriteBatch, sync: bool) -> Result<(), EngineError> {

@@ -197,6 +197,35 @@ async fn what_gathers_during_a_sync_shares_the_next() {
 }
 
 #[tokio::test]
+async fn batches_of_a_crowd_start_apart_and_one_alone_waits_for_nobody() {
+    let pace = Duration::from_millis(300);
+    let fixture = start(LogWriterOptions { pace, ..LogWriterOptions::default() });
+    fixture.stick().await;
+    for number in 1..=CROWD as u32 {
+        fixture.append(number).await;
+    }
+    fixture.engine.release();
+    // The crowd's batch is written at once; the two behind it share the next one, whenever they come.
+    while fixture.heard.lock().len() <= CROWD {
+        tokio::task::yield_now().await;
+    }
+    let crowd_heard = std::time::Instant::now();
+    fixture.append(10).await;
+    fixture.append(11).await;
+    while fixture.heard.lock().len() < CROWD + 3 {
+        tokio::task::yield_now().await;
+    }
+    assert!(crowd_heard.elapsed() >= pace / 2, "{:?}", crowd_heard.elapsed());
+    assert_eq!(fixture.engine.counts(), (3, 3));
+    let alone = std::time::Instant::now();
+    fixture.append(12).await;
+    while fixture.heard.lock().len() < CROWD + 4 {
+        tokio::task::yield_now().await;
+    }
+    assert!(alone.elapsed() < pace / 2, "{:?}", alone.elapsed());
+}
+
+#[tokio::test]
 async fn a_failed_sync_is_fatal_once_and_never_retried() {
     let fixture = start(LogWriterOptions::default());
     fixture.stick().await;
