@@ -3,8 +3,9 @@
 //! It sends liveness messages, renews leases of leaders that serve reads but append nothing, makes
 //! replicas without a live leader campaign, cuts logs, and restarts instances that died.
 //!
-//! Level-triggered: every sweep looks at the state as it is, so a lost event delays nothing by more
-//! than a period. Candidates of one range go in order of rank, spread by range so that a dead node's
+//! Level-triggered: a sweep looks at the state as it is, so a lost event delays nothing by more than a
+//! second. While nothing changes, most sweeps look at nothing at all: a thousand idle ranges cost
+//! little. Candidates of one range go in order of rank, spread by range so that a dead node's
 //! ranges do not all end up on one survivor, with jitter, and by pre-vote only. The first one goes
 //! as soon as the promises to the dead leader end, and the driver wakes early for it.
 
@@ -29,8 +30,13 @@ const RETRY_MS: u64 = 150;
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How much later than this replica the other voters may have heard the dead leader.
 const PROMISE_SLACK_MS: u64 = 10;
+/// Sweeps between two looks at every replica while nothing has changed.
+const QUIET_SWEEPS: u64 = 10;
 /// Sweeps between two looks at logs, dead instances and unanswered calls.
 const SLOW_SWEEPS: u64 = 5;
+
+/// Looks at logs and instances, among which each idle replica is looked at once.
+const IDLE_LOOKS: u64 = 10;
 
 /// When a replica without a leader campaigns next.
 #[derive(Debug, Default)]
@@ -42,12 +48,22 @@ pub(crate) struct Campaigning {
 pub(crate) async fn run(shared: Arc<NodeShared>) {
     let mut sweeps = 0;
     let mut last = shared.runtime.now();
+    let mut peers = Vec::new();
+    let mut due = None;
     while !shared.is_stopping() {
         let now = shared.runtime.now();
         shared.liveness.excuse(now.saturating_sub(last), shared.options.liveness_period);
         last = now;
         ping_peers(&shared);
-        let mut due = sweep(&shared, sweeps);
+        let before = std::mem::replace(&mut peers, lives(&shared));
+        let quiet = before == peers
+            && peers.iter().all(|(_, life)| life.is_some())
+            && !shared.within_first_lease();
+        let changed = shared.leaders_changed.swap(false, Ordering::AcqRel);
+        if !quiet || changed || due.is_some() || sweeps % QUIET_SWEEPS == 0 {
+            due = campaigns(&shared, &shared.replicas());
+        }
+        sweep(&shared, sweeps);
         sweeps += 1;
         let next = now + shared.options.liveness_period;
         // Campaigns that fall due before the next sweep are not kept waiting for it.
@@ -74,25 +90,33 @@ fn ping_peers(shared: &NodeShared) {
     }
 }
 
-/// Looks at every replica once; when the next campaign falls due.
-fn sweep(shared: &Arc<NodeShared>, number: u64) -> Option<Duration> {
+/// The peers, and which life each is in; none for one that is dead.
+fn lives(shared: &NodeShared) -> Vec<(StoreId, Option<u64>)> {
+    let life = |store| (store, shared.liveness.incarnation(store));
+    shared.peers().into_iter().map(life).collect()
+}
+
+/// Renews leases and looks after logs and instances, when it is time.
+fn sweep(shared: &Arc<NodeShared>, number: u64) {
     let renewal = shared.options.lease_renewal.as_millis() as u64;
     let period = shared.options.liveness_period.as_millis().max(1) as u64;
-    let renew = number.is_multiple_of((renewal / period).max(1));
+    let renew = number.is_multiple_of((renewal / period).max(1)) && shared.served_reads_lately();
     let slow = number.is_multiple_of(SLOW_SWEEPS);
     if slow {
         shared.calls.expire(shared.runtime.now());
     }
-    let replicas = shared.replicas();
-    for replica in &replicas {
+    if !renew && !slow {
+        return;
+    }
+    for replica in shared.replicas() {
         if renew {
-            renew_lease(replica);
+            renew_lease(&replica);
         }
-        if slow {
-            maintain(replica);
+        let turn = replica.range_id().get() % IDLE_LOOKS == number / SLOW_SWEEPS % IDLE_LOOKS;
+        if slow && (turn || replica.has_news()) {
+            maintain(&replica);
         }
     }
-    campaigns(shared, &replicas)
 }
 
 /// Starts the campaigns that are due, a bounded number at once; when the next one is.

@@ -69,6 +69,10 @@ pub(crate) struct NodeShared {
     pub(crate) metrics: MultiRaftMetrics,
     pub(crate) factory: Arc<dyn InstanceFactory>,
     pub(crate) liveness: Liveness,
+    /// Who leads some range, as far as is known here, has changed since the driver looked.
+    pub(crate) leaders_changed: AtomicBool,
+    /// Runtime clock, milliseconds: the last read of any range.
+    pub(crate) last_read_ms: AtomicU64,
     pub(crate) calls: Calls,
     pub(crate) incoming: Incoming,
     pub(crate) snapshots_sent: Semaphore,
@@ -121,6 +125,13 @@ impl NodeShared {
         self.runtime.now().saturating_sub(self.started_at) < self.options.lease
     }
 
+    /// Whether there may be leases to renew.
+    pub(crate) fn served_reads_lately(&self) -> bool {
+        let at = self.last_read_ms.load(Ordering::Relaxed);
+        let now = self.runtime.now().as_millis() as u64;
+        at != 0 && now.saturating_sub(at) <= self.options.read_activity.as_millis() as u64
+    }
+
     pub(crate) fn replica(&self, range: RangeId) -> Option<Arc<Replica>> {
         self.registry.get(&range).map(|replica| replica.clone())
     }
@@ -160,6 +171,7 @@ impl NodeShared {
         let (range, initialised) = (record.descriptor.id, record.initialised);
         let descriptor = Arc::new(record.descriptor.clone());
         let replica = Replica::new(self.clone(), record, applied);
+        self.leaders_changed.store(true, Ordering::Release);
         if let Some(before) = self.registry.insert(range, replica.clone()) {
             // One without data, which the seeds of a split replace.
             self.runtime.spawn(Box::pin(async move {
@@ -290,6 +302,8 @@ impl MultiRaft {
         let clock = parts.runtime.clone();
         let shared = Arc::new(NodeShared {
             liveness: Liveness::new(options.store, nonce, options.liveness_timeout, clock),
+            leaders_changed: AtomicBool::new(true),
+            last_read_ms: AtomicU64::new(0),
             started_at: parts.runtime.now(),
             options,
             engine: parts.engine,

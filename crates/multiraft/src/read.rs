@@ -58,7 +58,7 @@ impl Replica {
         if term == 0 {
             return None;
         }
-        self.last_read_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+        self.note_read();
         let snapshot = self.shared().engine.snapshot();
         let age = self.quorum_age(term)?;
         if age > self.shared().options.safe_lease() || !self.may_serve(term) {

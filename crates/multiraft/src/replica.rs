@@ -113,6 +113,8 @@ pub struct Replica {
     pub(crate) last_read_ms: AtomicU64,
     pub(crate) last_write_ms: AtomicU64,
     pub(crate) last_wait_ms: AtomicU64,
+    /// Applied index when the driver last looked at the log.
+    looked_at: AtomicU64,
     pub(crate) campaigning: Mutex<Campaigning>,
 }
 
@@ -146,6 +148,7 @@ impl Replica {
             last_read_ms: AtomicU64::new(0),
             last_write_ms: AtomicU64::new(0),
             last_wait_ms: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
             campaigning: Mutex::new(Campaigning::default()),
         })
     }
@@ -357,6 +360,7 @@ impl Replica {
             self.serving_term.store(0, Ordering::SeqCst);
         }
         self.handing_over_to.store(0, Ordering::SeqCst);
+        self.shared.leaders_changed.store(true, Ordering::Release);
         self.changed.notify_waiters();
         let view = self.leader();
         self.shared.observer.leader_changed(self.range, view.leader, vote.term, false);
@@ -555,6 +559,20 @@ impl Replica {
         let mut seen = self.seen.lock();
         if seen.leader == Some(self.id) {
             seen.leader = None;
+            self.shared.leaders_changed.store(true, Ordering::Release);
         }
+    }
+
+    /// True if entries were applied since this was last asked.
+    pub(crate) fn has_news(&self) -> bool {
+        let now = self.applied_index();
+        self.looked_at.swap(now, Ordering::Relaxed) != now
+    }
+
+    /// A read is about to be served.
+    pub(crate) fn note_read(&self) {
+        let now = self.now_ms().max(1);
+        self.last_read_ms.store(now, Ordering::Relaxed);
+        self.shared.last_read_ms.store(now, Ordering::Relaxed);
     }
 }

@@ -189,6 +189,7 @@ impl Replica {
         };
         if self.seen.lock().term == term {
             self.seen.lock().leader = None;
+            self.shared().leaders_changed.store(true, Ordering::Release);
         }
         self.handing_over_to.store(0, Ordering::Release);
         self.changed.notify_waiters();

@@ -64,7 +64,8 @@ pub struct TransportOptions {
     pub window_bulk_bytes_max: usize,
     /// Frames of control messages that may be sent over a full window.
     pub control_reserve_frames: usize,
-    /// The receiver acknowledges at the latest this long after a frame; sooner at half a window.
+    /// The receiver acknowledges at the latest this long after a frame; sooner at half a window, so
+    /// that a longer delay holds up no sender and saves a quiet link most of its packets.
     pub ack_delay_max: Duration,
     /// Time for a connection to come about.
     pub connect_timeout: Duration,
@@ -99,7 +100,7 @@ impl Default for TransportOptions {
             window_bytes_max: 4 * MIB,
             window_bulk_bytes_max: MIB,
             control_reserve_frames: 4,
-            ack_delay_max: Duration::from_millis(5),
+            ack_delay_max: Duration::from_millis(250),
             connect_timeout: Duration::from_millis(500),
             handshake_timeout: Duration::from_secs(1),
             stall_limit: Duration::from_secs(3),

@@ -47,7 +47,8 @@ pub(super) struct Lead {
     pub(super) running: Vec<Running>,
     /// Ranges moved lately, until when they are left alone.
     pub(super) moved: BTreeMap<RangeId, Duration>,
-    pub(super) scheduled_at: Duration,
+    /// Runtime clock of the next look at how leaders are spread.
+    pub(super) schedule_at: Duration,
 }
 
 impl Lead {
@@ -69,7 +70,7 @@ impl Lead {
             sizes: BTreeMap::new(),
             running: Vec::new(),
             moved: BTreeMap::new(),
-            scheduled_at: Duration::ZERO,
+            schedule_at: Duration::ZERO,
         }
     }
 }

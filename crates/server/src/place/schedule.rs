@@ -16,6 +16,8 @@ use crate::ServerError;
 
 /// Period of the scheduler.
 const PERIOD: Duration = Duration::from_millis(500);
+/// As long after a look that found nothing to do.
+const QUIET_PERIOD: Duration = Duration::from_secs(2);
 /// A transfer that takes longer is given up.
 const OPERATOR_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a range that moved is left alone.
@@ -71,10 +73,9 @@ impl Place {
     pub(super) fn schedule(&self) {
         let now = self.parts().runtime.now();
         let chosen = self.with_lead(|lead| {
-            if now.saturating_sub(lead.scheduled_at) < PERIOD {
+            if now < lead.schedule_at {
                 return Vec::new();
             }
-            lead.scheduled_at = now;
             let (running, late): (Vec<Running>, Vec<Running>) =
                 lead.running.iter().partition(|running| running.until > now);
             lead.running = running;
@@ -89,6 +90,8 @@ impl Place {
                 let until = now + OPERATOR_TIMEOUT;
                 lead.running.push(Running { operator: *operator, until });
             }
+            let quiet = lead.running.is_empty() && lead.moved.is_empty();
+            lead.schedule_at = now + if quiet { QUIET_PERIOD } else { PERIOD };
             operators
         });
         for operator in chosen.unwrap_or_default() {
