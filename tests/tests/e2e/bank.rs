@@ -69,7 +69,9 @@ fn no_money_is_lost_when_each_node_crashes_in_turn() {
         cluster.node(number).restart();
         cluster.wait_ready();
     }
-    let report = bank.wait(Duration::from_secs(90)).json();
+    let ended = bank.wait(Duration::from_secs(90));
+    eprintln!("{}", ended.stderr);
+    let report = ended.json();
     eprintln!("{report}");
     check_report(&report);
 }
