@@ -218,8 +218,11 @@ impl From<Status> for ServerError {
             let value = status.metadata().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
+        // A status that came from another node has no source: this one is of a connection that broke
+        // on the way, most often because that node has died. Others can still answer.
+        let broke = std::error::Error::source(&status).is_some();
         ServerError::Remote {
-            grpc: status.code(),
+            grpc: if broke { Code::Unavailable } else { status.code() },
             code: metadata(CODE_METADATA),
             message: describe(&status),
             hint: metadata(HINT_METADATA),
@@ -346,5 +349,16 @@ mod tests {
         assert_eq!(code, Some("CW-SERVER-UNINITIALISED"));
         assert!(forwarded.metadata().get(HINT_METADATA).is_some());
         assert!(forwarded.message().contains("cribwork init"));
+    }
+
+    /// A node that passed a request on to one that then died must try another, and not tell its
+    /// client that the request was refused for good.
+    #[test]
+    fn a_connection_that_breaks_is_no_refusal() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let broken = ServerError::from(Status::from_error(Box::new(reset)));
+        assert!(broken.is_transient(), "{broken}");
+        assert_eq!(broken.grpc_code(), Code::Unavailable);
+        assert!(!ServerError::from(Status::unknown("a node's own words")).is_transient());
     }
 }

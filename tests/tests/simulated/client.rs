@@ -14,9 +14,8 @@ use tonic::transport::Channel;
 
 use crate::host::{HOSTS, address};
 use crate::network::connect;
+use crate::runtime::until;
 
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Time limit of one call.
 const CALL_LIMIT: Duration = Duration::from_millis(500);
 
@@ -51,16 +50,11 @@ impl Client {
 
     /// Makes the nodes a cluster.
     pub(crate) async fn init(&self) {
-        loop {
-            let made = async {
-                let mut admin = AdminClient::new(channel(HOSTS[0]).await?);
-                Ok::<_, Failed>(admin.init(InitRequest { ranges: 1 }).await?)
-            };
-            if made.await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let made = async || -> Result<_, Failed> {
+            let mut admin = AdminClient::new(channel(HOSTS[0]).await?);
+            Ok(admin.init(InitRequest { ranges: 1 }).await?)
+        };
+        until(async || made().await.ok()).await;
     }
 
     /// The store that leads the range of `key`, and what a request to it carries.
@@ -90,47 +84,35 @@ impl Client {
 
     /// Puts, again until it is acknowledged.
     pub(crate) async fn put(&self, key: &'static [u8], value: &'static [u8]) {
-        loop {
-            let attempt = async {
-                let (mut tikv, context) = self.route(key).await?;
-                let request = RawPutRequest {
-                    context: Some(context),
-                    key: key.into(),
-                    value: value.into(),
-                    ..Default::default()
-                };
-                let answer =
-                    limited(async { Ok(tikv.raw_put(request).await?) }).await?.into_inner();
-                match answer.region_error.is_none() && answer.error.is_empty() {
-                    true => Ok(()),
-                    false => Err(Failed(format!("{answer:?}"))),
-                }
+        let attempt = async || {
+            let (mut tikv, context) = self.route(key).await?;
+            let request = RawPutRequest {
+                context: Some(context),
+                key: key.into(),
+                value: value.into(),
+                ..Default::default()
             };
-            if attempt.await.is_ok() {
-                return;
+            let answer = limited(async { Ok(tikv.raw_put(request).await?) }).await?.into_inner();
+            match answer.region_error.is_none() && answer.error.is_empty() {
+                true => Ok(()),
+                false => Err(Failed(format!("{answer:?}"))),
             }
-            tokio::time::sleep(PAUSE).await;
-        }
+        };
+        until(async || attempt().await.ok()).await;
     }
 
     /// Reads, again until the leader answers.
     pub(crate) async fn get(&self, key: &'static [u8]) -> Option<Bytes> {
-        loop {
-            let attempt = async {
-                let (mut tikv, context) = self.route(key).await?;
-                let request =
-                    RawGetRequest { context: Some(context), key: key.into(), ..Default::default() };
-                let answer =
-                    limited(async { Ok(tikv.raw_get(request).await?) }).await?.into_inner();
-                match answer.region_error.is_none() && answer.error.is_empty() {
-                    true => Ok((!answer.not_found).then_some(answer.value)),
-                    false => Err(Failed(format!("{answer:?}"))),
-                }
-            };
-            if let Ok(value) = attempt.await {
-                return value;
+        let attempt = async || {
+            let (mut tikv, context) = self.route(key).await?;
+            let request =
+                RawGetRequest { context: Some(context), key: key.into(), ..Default::default() };
+            let answer = limited(async { Ok(tikv.raw_get(request).await?) }).await?.into_inner();
+            match answer.region_error.is_none() && answer.error.is_empty() {
+                true => Ok((!answer.not_found).then_some(answer.value)),
+                false => Err(Failed(format!("{answer:?}"))),
             }
-            tokio::time::sleep(PAUSE).await;
-        }
+        };
+        until(async || attempt().await.ok()).await
     }
 }

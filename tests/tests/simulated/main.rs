@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use client::Client;
 use host::{HOSTS, Store};
+use runtime::until;
 
 /// Simulated time after which the test has failed.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -45,9 +46,7 @@ fn a_write_outlives_the_crash_of_its_leader() -> turmoil::Result {
         client.put(b"k", b"before").await;
         assert_eq!(client.get(b"k").await.as_deref(), Some(&b"before"[..]));
         tell_written.store(true, Ordering::SeqCst);
-        while !is_crashed.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(async || is_crashed.load(Ordering::SeqCst).then_some(())).await;
         let dead = tokio::time::Instant::now();
         client.put(b"l", b"after").await;
         assert!(dead.elapsed() < Duration::from_secs(2), "{:?} without a leader", dead.elapsed());

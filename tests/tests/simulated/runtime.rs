@@ -9,6 +9,19 @@ use tokio::time::Instant;
 /// Unix time at which every simulation begins, milliseconds.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
+/// Pause between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Looks again and again, until there is a value. The simulation's own end is the deadline.
+pub(crate) async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(value) = look().await {
+            return value;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// The runtime of one life of one host. Everything runs on the host's only thread.
 pub(crate) struct SimRuntime {
     start: Instant,

@@ -37,6 +37,7 @@ pub const SLEEP_ALLOWED: &[(&str, &str)] = &[
     ("crates/transport/src/tests/support.rs", "the test clock"),
     ("crates/workload/src/drive/tests.rs", "the test clock"),
     ("crates/client/src/tests/", "the test clock"),
+    ("tests/tests/simulated/runtime.rs", "the simulated clock, and the loop that waits on it"),
     ("benches/", "the benchmarks' clock"),
 ];
 
