@@ -267,7 +267,7 @@ fn maintain(replica: &Arc<Replica>) {
     replica.shrink_to.store(if far { applied - held / 2 } else { 0 }, Ordering::Relaxed);
     // What a snapshot under way ends at is needed behind it: cut further, it would be followed by
     // another one, and so for ever. Up to a bound.
-    let snapshot_needs_it = !replica.sending.lock().is_empty() && !far;
+    let snapshot_needs_it = replica.sending.load(Ordering::Relaxed) > 0 && !far;
     if (long || heavy) && !snapshot_needs_it {
         shared.metrics.log_cuts.inc();
         // A heavy log of few entries is cut down to a few.

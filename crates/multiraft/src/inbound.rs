@@ -134,10 +134,7 @@ impl Inbound {
         if mine.is_none_or(|mine| mine.id != message.to) {
             return;
         }
-        shared.runtime.clone().spawn(Box::pin(async move {
-            // An error means that the node stops.
-            let _ = shared.submit_apply(Job::Introduced { descriptor, id: message.to }).await;
-        }));
+        shared.offer_apply(Job::Introduced { descriptor, id: message.to });
     }
 
     /// A leader that is told so cuts its log, which makes Raft send a snapshot.

@@ -330,3 +330,6 @@ fn index_of(key: &[u8]) -> io::Result<u64> {
     index.copy_from_slice(bytes);
     Ok(u64::from_be_bytes(index))
 }
+
+#[cfg(test)]
+mod tests;

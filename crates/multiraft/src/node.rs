@@ -158,6 +158,11 @@ impl NodeShared {
         self.apply_jobs.send(job).await.map_err(|_| RaftError::Shutdown)
     }
 
+    /// Queues a job that comes again if there is no room for it now.
+    pub(crate) fn offer_apply(&self, job: Job) {
+        let _ = self.apply_jobs.try_send(job);
+    }
+
     pub(crate) async fn apply_barrier(&self) -> Result<(), RaftError> {
         let (done, reached) = oneshot::channel();
         self.submit_apply(Job::Barrier { done }).await?;

@@ -100,8 +100,8 @@ pub struct Replica {
     /// Entries up to this index are needed by nobody but members that are hopelessly behind; 0 if
     /// the log is not too long.
     pub(crate) shrink_to: AtomicU64,
-    /// Indexes of snapshots that are being sent.
-    pub(crate) sending: Mutex<Vec<u64>>,
+    /// Snapshots that are being sent.
+    pub(crate) sending: AtomicU32,
     /// The term in which this replica leads with its barrier applied; 0 if it does not.
     pub(crate) serving_term: AtomicU64,
     /// Splits proposed by this leader whose fate is open: no read is served meanwhile.
@@ -140,7 +140,7 @@ impl Replica {
             seen: Mutex::new(LeaderSeen::default()),
             acks: Acks::default(),
             shrink_to: AtomicU64::new(0),
-            sending: Mutex::new(Vec::new()),
+            sending: AtomicU32::new(0),
             serving_term: AtomicU64::new(0),
             fences: AtomicU32::new(0),
             handing_over_to: AtomicU64::new(0),

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -109,7 +110,7 @@ pub(crate) async fn send(
 ) -> Result<Bytes, RaftError> {
     let shared = replica.shared();
     let range = replica.range_id();
-    let _held = LogHeld::behind(replica, applied);
+    let _held = LogHeld::of(replica);
     let _permit = shared.snapshots_sent.acquire().await.map_err(|_| RaftError::Shutdown)?;
     let SnapshotData::Local(engine_snapshot) = snapshot.data else {
         return Err(RaftError::Refused { range, why: "a received snapshot is not sent on".into() });
@@ -139,25 +140,18 @@ pub(crate) async fn send(
 }
 
 /// Keeps the log behind a snapshot from being cut while it is sent.
-struct LogHeld<'a> {
-    replica: &'a Replica,
-    index: u64,
-}
+struct LogHeld<'a>(&'a Replica);
 
 impl<'a> LogHeld<'a> {
-    fn behind(replica: &'a Replica, applied: &AppliedRecord) -> Self {
-        let index = applied.position.map_or(0, |at| at.index);
-        replica.sending.lock().push(index);
-        Self { replica, index }
+    fn of(replica: &'a Replica) -> Self {
+        replica.sending.fetch_add(1, Ordering::Relaxed);
+        Self(replica)
     }
 }
 
 impl Drop for LogHeld<'_> {
     fn drop(&mut self) {
-        let mut sending = self.replica.sending.lock();
-        if let Some(at) = sending.iter().position(|index| *index == self.index) {
-            sending.swap_remove(at);
-        }
+        self.0.sending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

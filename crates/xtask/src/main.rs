@@ -22,7 +22,15 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(64);
     };
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    // Not as it was when this was built: clones share a target directory, and cargo may run a binary
+    // that it built for another one.
+    let Some(own) = std::env::var_os("CARGO_MANIFEST_DIR") else {
+        eprintln!(
+            "run it by cargo, which says where the repository is: cargo run -p cribwork-xtask"
+        );
+        return ExitCode::from(64);
+    };
+    let root = PathBuf::from(own).join("../..");
     let outcome = match command.as_str() {
         "layering" => layering::check_repository(&root),
         "tidy" => tidy::check_repository(&root)

@@ -77,13 +77,15 @@ async fn an_unknown_leader_is_sought_among_the_other_replicas() {
 async fn a_dead_leader_is_left_for_the_next_one() {
     let (cluster, client) = warm(&[]).await;
     cluster.dead.lock().push(1);
-    let (electing, runtime) = (cluster.clone(), cluster.runtime.clone());
     // Until the election is over, the others name the dead one.
-    cluster.runtime.spawn(Box::pin(async move {
-        runtime.sleep(Duration::from_millis(300)).await;
-        electing.lead(1, 2);
-    }));
+    let dead = cluster.ranges.lock()[0].leader.map(Into::into);
+    for _ in 0..3 {
+        let not_leader = Some(errorpb::NotLeader { region_id: 1, leader: dead });
+        cluster.refuse_next("RawPut", Error { not_leader, ..Default::default() });
+    }
+    cluster.lead(1, 2);
     client.raw().put("a", "1").await.unwrap();
+    assert_eq!(cluster.log.lock().last(), Some(&(2, "RawPut")));
     assert!(cluster.runtime.now() < Duration::from_millis(900), "{:?}", cluster.runtime.now());
 }
 

@@ -70,6 +70,8 @@ pub struct Wire {
     lanes: Mutex<HashMap<(StoreId, StoreId), mpsc::UnboundedSender<Message>>>,
     handlers: Mutex<HashMap<StoreId, Arc<dyn MessageHandler>>>,
     cut: Mutex<HashSet<StoreId>>,
+    /// Messages handed over so far, by sender and receiver.
+    delivered: Mutex<HashMap<(StoreId, StoreId), u64>>,
 }
 
 impl Wire {
@@ -86,6 +88,7 @@ impl Wire {
                     };
                     let handler = wire.handlers.lock().unwrap().get(&to).cloned();
                     if let (false, Some(handler)) = (cut, handler) {
+                        *wire.delivered.lock().unwrap().entry((from, to)).or_default() += 1;
                         handler.on_message(from, message);
                     }
                 }
@@ -93,6 +96,11 @@ impl Wire {
             sender
         });
         lane.clone()
+    }
+
+    /// How many messages `from` has brought to `to`.
+    pub fn delivered(&self, from: StoreId, to: StoreId) -> u64 {
+        self.delivered.lock().unwrap().get(&(from, to)).copied().unwrap_or_default()
     }
 
     /// Nothing reaches or leaves `store` any more.
@@ -281,11 +289,6 @@ pub fn one_put(name: &str, value: &str) -> WriteBatch {
 
 pub fn bound(name: &str) -> Bytes {
     Bytes::from(key::encode(name.as_bytes()))
-}
-
-/// For tests of what must NOT happen while time passes.
-pub async fn let_time_pass(duration: Duration) {
-    tokio::time::sleep(duration).await;
 }
 
 /// Polls until `condition` holds; fails the test after ten seconds.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cribwork_types::StoreId;
 
-use crate::harness::{Cluster, RANGE, let_time_pass, stores, wait_for};
+use crate::harness::{Cluster, RANGE, stores, wait_for};
 
 fn home(cluster: &Cluster) -> StoreId {
     stores()
@@ -33,8 +33,17 @@ async fn a_live_leader_is_not_deposed_while_idle() {
     let cluster = Cluster::start().await;
     cluster.put(RANGE, "k", "v").await;
     let before = cluster.leader(RANGE).await.leader();
-    // Idle for several leases: no reads, no writes, no heartbeats; only nodes speak.
-    let_time_pass(Duration::from_secs(3)).await;
+    // Idle for several leases: no reads, no writes, no heartbeats; only nodes speak, once a period.
+    let (wire, [first, second, third]) = (&cluster.wire, stores());
+    let spoken = || {
+        let pairs = [(first, second), (second, third), (third, first)];
+        pairs.map(|(from, to)| wire.delivered(from, to))
+    };
+    let begun = spoken();
+    wait_for("thirty periods of liveness", || {
+        spoken().iter().zip(begun).all(|(now, begun)| now - begun >= 30)
+    })
+    .await;
     let after = cluster.leader(RANGE).await.leader();
     assert_eq!(before, after);
     assert_eq!(cluster.get(RANGE, "k").await.as_deref(), Some(&b"v"[..]));

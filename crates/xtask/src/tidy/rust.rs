@@ -54,7 +54,7 @@ fn banned_macros(masked: &str, report: &mut Report<'_>) {
     }
 }
 
-/// `#[ignore]`, `#[ignore = "…"]` and the same behind `cfg_attr`.
+/// Tests that the runner is told to leave out, by an attribute of their own or behind `cfg_attr`.
 fn ignored_tests(masked: &str, report: &mut Report<'_>) {
     for (at, _) in words(masked).filter(|(_, word)| *word == "ignore") {
         let start = masked[..at].rfind("#[").unwrap_or(at);
