@@ -108,13 +108,13 @@ fn sweep(shared: &Arc<NodeShared>, number: u64) {
     if !renew && !slow {
         return;
     }
-    for replica in shared.replicas() {
+    for replica in shared.replicas().iter() {
         if renew {
-            renew_lease(&replica);
+            renew_lease(replica);
         }
         let turn = replica.range_id().get() % IDLE_LOOKS == number / SLOW_SWEEPS % IDLE_LOOKS;
         if slow && (turn || replica.has_news()) {
-            maintain(&replica);
+            maintain(replica);
         }
     }
 }

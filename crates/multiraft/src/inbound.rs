@@ -31,7 +31,7 @@ impl MessageHandler for Inbound {
     }
 
     fn on_connected(&self, peer: StoreId) {
-        for replica in self.shared.replicas() {
+        for replica in self.shared.replicas().iter() {
             let Some(live) = replica.live() else { continue };
             let Some(member) = replica.descriptor().replica_on(peer) else {
                 continue;

@@ -81,6 +81,8 @@ pub(crate) struct NodeShared {
     /// Local ranges by key.
     pub(crate) map: RwLock<RangeMap>,
     registry: DashMap<RangeId, Arc<Replica>>,
+    /// All of the registry, by range id; empty after a change until somebody asks.
+    sorted: Mutex<Option<Arc<[Arc<Replica>]>>>,
     /// Stores that hold members of local ranges, and stores heard from.
     peers: Mutex<std::collections::BTreeSet<StoreId>>,
     sender: OnceLock<Arc<dyn Sender>>,
@@ -137,11 +139,20 @@ impl NodeShared {
     }
 
     /// All replicas, by range id: the registry's own order must never decide anything.
-    pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
-        let mut all: Vec<Arc<Replica>> =
-            self.registry.iter().map(|entry| entry.value().clone()).collect();
-        all.sort_unstable_by_key(|replica| replica.range_id());
-        all
+    pub(crate) fn replicas(&self) -> Arc<[Arc<Replica>]> {
+        let mut sorted = self.sorted.lock();
+        let list = sorted.get_or_insert_with(|| {
+            let mut all: Vec<Arc<Replica>> =
+                self.registry.iter().map(|entry| entry.value().clone()).collect();
+            all.sort_unstable_by_key(|replica| replica.range_id());
+            all.into()
+        });
+        list.clone()
+    }
+
+    /// The registry has changed.
+    fn forget_sorted(&self) {
+        *self.sorted.lock() = None;
     }
 
     pub(crate) fn peers(&self) -> Vec<StoreId> {
@@ -177,7 +188,9 @@ impl NodeShared {
         let descriptor = Arc::new(record.descriptor.clone());
         let replica = Replica::new(self.clone(), record, applied);
         self.leaders_changed.store(true, Ordering::Release);
-        if let Some(before) = self.registry.insert(range, replica.clone()) {
+        let before = self.registry.insert(range, replica.clone());
+        self.forget_sorted();
+        if let Some(before) = before {
             // One without data, which the seeds of a split replace.
             self.runtime.spawn(Box::pin(async move {
                 if let Err(error) = before.close().await {
@@ -323,6 +336,7 @@ impl MultiRaft {
             nonce,
             map: RwLock::new(RangeMap::new()),
             registry: DashMap::new(),
+            sorted: Mutex::default(),
             peers: Mutex::default(),
             sender: OnceLock::new(),
             apply_jobs,
@@ -434,7 +448,7 @@ impl MultiRaft {
     }
 
     /// All replicas, by range id.
-    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+    pub fn replicas(&self) -> Arc<[Arc<Replica>]> {
         self.shared.replicas()
     }
 
@@ -456,13 +470,13 @@ impl MultiRaft {
 
     /// Hands every leadership to a live member, closes all instances and forgets the replicas.
     pub async fn shutdown(&self) {
-        let leading: Vec<_> =
-            self.replicas().into_iter().filter(|replica| replica.leader().is_self).collect();
+        let mut leading = self.replicas().to_vec();
+        leading.retain(|replica| replica.leader().is_self);
         for chunk in leading.chunks(16) {
             futures::future::join_all(chunk.iter().map(hand_over)).await;
         }
         self.shared.stopping.store(true, Ordering::Release);
-        for replica in self.replicas() {
+        for replica in self.replicas().iter() {
             if let Err(error) = replica.close().await {
                 tracing::warn!(range = %replica.range_id(), %error, "cannot close cleanly");
             }
@@ -471,6 +485,7 @@ impl MultiRaft {
         // stay open for as long as the process lives. An error means that it is stopped already.
         let _ = self.shared.submit_apply(Job::Stop).await;
         self.shared.registry.clear();
+        self.shared.forget_sorted();
     }
 }
 

@@ -48,7 +48,7 @@ impl MultiRaftOptions {
             lease: Duration::from_millis(500),
             lease_renewal: Duration::from_millis(200),
             read_activity: Duration::from_secs(5),
-            liveness_period: Duration::from_millis(100),
+            liveness_period: Duration::from_millis(150),
             liveness_timeout: Duration::from_millis(500),
             campaigns_per_sweep: 64,
             fate_timeout: Duration::from_secs(3),

@@ -109,7 +109,7 @@ impl NodeState {
             return Err("stopping".to_owned());
         }
         let member = self.member().map_err(|error| error.to_string())?;
-        let mut leaderless = member.multi.replicas();
+        let mut leaderless = member.multi.replicas().to_vec();
         leaderless.retain(|replica| is_leaderless(replica));
         match leaderless.first().map(|replica| replica.range_id()) {
             None => {}

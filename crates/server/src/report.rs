@@ -228,7 +228,8 @@ impl Reporter {
         changed: &BTreeSet<RangeId>,
     ) -> (HeartbeatRequest, Vec<(RangeId, bool)>) {
         let parts = &self.parts;
-        let replicas: Vec<_> = parts.multi.replicas().into_iter().filter(is_reported).collect();
+        let all = parts.multi.replicas();
+        let replicas: Vec<_> = all.iter().filter(|replica| is_reported(replica)).collect();
         let leaders = replicas.iter().filter(|replica| replica.leader().is_self).count();
         let estimates = self.estimates.lock();
         let led = self.led.lock();

@@ -100,7 +100,7 @@ impl Default for TransportOptions {
             window_bytes_max: 4 * MIB,
             window_bulk_bytes_max: MIB,
             control_reserve_frames: 4,
-            ack_delay_max: Duration::from_millis(250),
+            ack_delay_max: Duration::from_secs(1),
             connect_timeout: Duration::from_millis(500),
             handshake_timeout: Duration::from_secs(1),
             stall_limit: Duration::from_secs(3),

@@ -33,8 +33,11 @@ pub(crate) use view::RangeRow;
 use crate::{AddressBook, HybridClock, PeerClients};
 use lead::Lead;
 
-/// Period of the host's own work: window, schedule, lost leadership.
+/// Period of the host's own work while something is under way: transfers, a take-over.
 const TICK: Duration = Duration::from_millis(100);
+/// Period while nothing is: the leader renews its window and looks at its stores. Well below half of
+/// the window, so that a request seldom finds it used up.
+const QUIET_TICK: Duration = Duration::from_millis(500);
 
 /// What the placement host is built on.
 pub struct PlaceParts {
@@ -114,15 +117,25 @@ impl Place {
         self.parts().multi.replica(RangeId::PLACEMENT)
     }
 
+    /// The local replica of group 0 leads it.
+    fn serves(&self) -> bool {
+        self.replica().is_some_and(|replica| replica.leader().is_self)
+    }
+
     async fn pause(&self) {
         use cribwork_types::RuntimeExt;
-        let _ = self.parts().runtime.timeout(TICK, self.inner.news.notified()).await;
+        let busy = |lead: &Lead| !lead.running.is_empty() || !lead.moved.is_empty();
+        let pause = match (self.serves(), self.inner.lead.lock().as_ref()) {
+            (true, None) => TICK,
+            (true, Some(lead)) if busy(lead) => TICK,
+            _ => QUIET_TICK,
+        };
+        let _ = self.parts().runtime.timeout(pause, self.inner.news.notified()).await;
     }
 
     /// One look at everything that is due.
     async fn tick(&self) {
-        let serving = self.replica().is_some_and(|replica| replica.leader().is_self);
-        if !serving {
+        if !self.serves() {
             if self.inner.lead.lock().take().is_some() {
                 self.parts().metrics.leading.set(0);
                 tracing::info!("this node does not lead placement any more");
