@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cribwork_types::{Runtime, RuntimeExt};
+use cribwork_types::{BoxFuture, Runtime, RuntimeExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -25,10 +25,25 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 
+/// Opens connections for a [`GrpcConnector`]: TCP by default, something else in a simulator.
+pub trait Dial: Send + Sync + 'static {
+    /// One connection to `endpoint`, which carries the connector's settings.
+    fn dial(&self, endpoint: Endpoint) -> BoxFuture<Result<Channel, tonic::transport::Error>>;
+}
+
+struct TcpDial;
+
+impl Dial for TcpDial {
+    fn dial(&self, endpoint: Endpoint) -> BoxFuture<Result<Channel, tonic::transport::Error>> {
+        Box::pin(async move { endpoint.connect().await })
+    }
+}
+
 /// Opens channels over gRPC without TLS.
 #[derive(Clone)]
 pub struct GrpcConnector {
     runtime: Arc<dyn Runtime>,
+    dial: Arc<dyn Dial>,
     connect_timeout: Duration,
     attempt_timeout: Duration,
 }
@@ -41,7 +56,12 @@ impl GrpcConnector {
         connect_timeout: Duration,
         attempt_timeout: Duration,
     ) -> Self {
-        Self { runtime, connect_timeout, attempt_timeout }
+        Self { runtime, dial: Arc::new(TcpDial), connect_timeout, attempt_timeout }
+    }
+
+    /// The same over connections of another kind.
+    pub fn with_dial(self, dial: Arc<dyn Dial>) -> Self {
+        Self { dial, ..self }
     }
 
     async fn open(&self, address: &str) -> Result<Channel, ChannelError> {
@@ -54,7 +74,7 @@ impl GrpcConnector {
             .keep_alive_timeout(KEEP_ALIVE)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        match self.runtime.timeout(self.connect_timeout, endpoint.connect()).await {
+        match self.runtime.timeout(self.connect_timeout, self.dial.dial(endpoint)).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(ChannelError::Unsent(format!("{address}: {}", chain(&error)))),
             Err(timed_out) => Err(ChannelError::Unsent(format!("{address}: {timed_out}"))),

@@ -43,7 +43,7 @@ pub use channel::{
 };
 pub use client::Client;
 pub use error::{ClientError, Conflict};
-pub use grpc::GrpcConnector;
+pub use grpc::{Dial, GrpcConnector};
 pub use options::ClientOptions;
 pub use raw::{CasOutcome, Checksum, KvPair, RawClient};
 pub use txn::{Snapshot, TransactOptions, Transacted, Transaction};

@@ -52,7 +52,7 @@ pub use error::{SendError, TransportError};
 pub use metrics::TransportMetrics;
 pub use options::{
     BULK_BYTES_MAX, FRAME_BYTES_MAX, LaneLimit, MESSAGE_OVERHEAD_BYTES, PROTOCOL_VERSION,
-    TransportOptions, tune_server,
+    TransportOptions, tune_endpoint, tune_server,
 };
 pub use service::{PeerAddress, PeerService};
 pub use transport::Transport;

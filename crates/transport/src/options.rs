@@ -133,8 +133,8 @@ pub fn tune_server(server: Server) -> Server {
         .tcp_nodelay(true)
 }
 
-/// The same for the calling side.
-pub(crate) fn tune_endpoint(endpoint: tonic::transport::Endpoint) -> tonic::transport::Endpoint {
+/// The same for the calling side, for every [`crate::Connector`].
+pub fn tune_endpoint(endpoint: tonic::transport::Endpoint) -> tonic::transport::Endpoint {
     endpoint
         .http2_keep_alive_interval(HTTP2_KEEPALIVE_INTERVAL)
         .keep_alive_timeout(HTTP2_KEEPALIVE_TIMEOUT)

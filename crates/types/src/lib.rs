@@ -16,6 +16,7 @@ mod key_range;
 pub mod limits;
 mod mutation;
 mod runtime;
+pub mod seeded;
 mod timestamp;
 
 pub use descriptor::{RangeDescriptor, ReplicaDescriptor, ReplicaRole};

@@ -1,0 +1,134 @@
+//! Bugs put in on purpose, so that the simulator can show that it would find them.
+//!
+//! A place that could go wrong asks [`has`]. Without the feature `seeded-bugs`, which only the simulator
+//! turns on, the answer is a constant `false` and the compiler drops the branch. This is mutation testing
+//! (DeMillo, Lipton, Sayward: Hints on Test Data Selection, 1978) with mutants chosen by hand: one for
+//! each rule whose breach should not go unnoticed.
+
+/// Declares the bugs: variant, name on the command line, what it does.
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A bug that can be put in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $variant,)+
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[$(Bug::$variant,)+];
+
+            /// Its name on the command line and in reports.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Bug::$variant => $name,)+
+                }
+            }
+
+            /// What it does, in words.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Bug::$variant => concat!($($what),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// The log writer calls back before it has synced.
+    AckBeforeFsync = "ack-before-fsync",
+    /// A leader reads without a look at how old its lease is.
+    StaleLeaseRead = "stale-lease-read",
+    /// A read that needs a round trip to a majority is served without it.
+    SkipReadIndex = "skip-read-index",
+    /// A follower votes for another candidate although it has promised its leader not to.
+    PromiseBroken = "promise-broken",
+    /// A restarted node forgets that its earlier life may have promised something.
+    PromiseForgotten = "promise-forgotten",
+    /// A vote is granted and acknowledged, but not written.
+    LostVote = "lost-vote",
+    /// A command that was evaluated under an earlier term is applied all the same.
+    StaleEvaluation = "stale-evaluation",
+    /// A command that was evaluated under an earlier epoch is applied all the same.
+    SkipEpochCheck = "skip-epoch-check",
+    /// A request with an old epoch, or for keys outside of the range, is served.
+    SkipRequestCheck = "skip-request-check",
+    /// A snapshot of a range leaves its locks out.
+    SnapshotWithoutLocks = "snapshot-without-locks",
+    /// A snapshot is installed over what was there, which is not removed first.
+    SnapshotOverOldData = "snapshot-over-old-data",
+    /// The entries of one round are applied in the reverse order.
+    ApplyOutOfOrder = "apply-out-of-order",
+    /// Now and then a replica leaves a command out when it applies.
+    SkipApply = "skip-apply",
+    /// The end of a log that another leader overruled is not removed from the store.
+    TruncationForgotten = "truncation-forgotten",
+    /// The window of timestamps is used before it is written.
+    WindowNotPersisted = "window-not-persisted",
+    /// A new placement leader begins at its clock, not at the end of the window.
+    WindowIgnored = "window-ignored",
+    /// Writers of one key do not wait for each other.
+    NoLatches = "no-latches",
+    /// A prewrite does not look for commits after its start.
+    SkipConflictCheck = "skip-conflict-check",
+    /// A prewrite does not look for locks of others.
+    SkipLockCheck = "skip-lock-check",
+    /// A read does not look for locks.
+    ReadThroughLocks = "read-through-locks",
+    /// A commit that finds no lock says that it has succeeded.
+    CommitWithoutLock = "commit-without-lock",
+    /// A rollback leaves no record, so that a late prewrite succeeds.
+    RollbackWithoutRecord = "rollback-without-record",
+    /// A transaction is rolled back by whoever meets its lock, alive or not, committed or not.
+    RollBackCommitted = "roll-back-committed",
+    /// The client sends a write again whose outcome it does not know.
+    RepeatUnknown = "repeat-unknown",
+    /// The client commits what it wrote although the first commit failed.
+    CommitSecondariesFirst = "commit-secondaries-first",
+    /// After a split the old range goes on serving the keys that it has given away.
+    SplitKeepsServing = "split-keeps-serving",
+}
+
+#[cfg(feature = "seeded-bugs")]
+static ACTIVE: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);
+
+/// Puts `bug` into this process, or takes the one out that is in.
+#[cfg(feature = "seeded-bugs")]
+pub fn put_in(bug: Option<Bug>) {
+    let number = bug.map_or(u8::MAX, |bug| bug as u8);
+    ACTIVE.store(number, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether `bug` is in.
+#[cfg(feature = "seeded-bugs")]
+pub fn has(bug: Bug) -> bool {
+    ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+}
+
+/// Whether `bug` is in: never in this build.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub const fn has(_: Bug) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_speak() {
+        let mut names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Bug::ALL.len());
+        assert!(Bug::ALL.iter().all(|bug| bug.what().ends_with('.')));
+    }
+
+    #[test]
+    fn none_is_in_by_itself() {
+        assert!(!Bug::ALL.iter().any(|bug| has(*bug)));
+    }
+}
