@@ -28,6 +28,7 @@ pub const LAYERS: &[(&str, Uses)] = &[
     ("cribwork-proto", Uses::Crates(&["cribwork-types"])),
     ("cribwork-router", Uses::Crates(&["cribwork-types"])),
     ("cribwork-mvcc", Uses::Crates(&["cribwork-types"])),
+    ("cribwork-checker", Uses::Crates(&["cribwork-types"])),
     ("cribwork-placement", Uses::Crates(&["cribwork-types", "cribwork-router"])),
     ("cribwork-engine", Uses::Crates(&["cribwork-types"])),
     ("cribwork-transport", Uses::Crates(&["cribwork-types", "cribwork-proto"])),
