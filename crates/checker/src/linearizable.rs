@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::{Blob, History, Op, Options, Verdict};
 
-use calls::{Calls, Value};
+use calls::{Calls, OTHER, Value};
 use search::Ended;
 
 /// Checks that get, put, delete and compare-and-swap of each key are linearizable, a key being absent
@@ -58,6 +58,7 @@ pub fn linearizable(history: &History, options: &Options) -> Verdict {
 
 fn describe(calls: &Calls<'_>, state: Value) -> String {
     match calls.value(state) {
+        None if state == OTHER => "holds a value that is never seen".to_owned(),
         None => "is absent".to_owned(),
         Some(value) => format!("holds {value}"),
     }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 pub struct Options {
     /// Most steps that [`linearizable`](crate::linearizable) takes for one key, and most pairs of reads
     /// that [`long_fork`](crate::long_fork) looks at. A step is one attempt to place one operation,
-    /// about a microsecond.
+    /// a few microseconds; a history that fits takes about as many as it has operations, unless many
+    /// (a dozen) are under way on one key at a time.
     pub steps_max: u64,
     /// Whether transactions must also fit real time: an acknowledged one counts as before every one
     /// that began after its acknowledgement (strong snapshot isolation, strict serializability).

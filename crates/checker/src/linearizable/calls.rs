@@ -10,6 +10,9 @@ pub(super) type Value = u32;
 /// The value of a key that does not exist.
 pub(super) const ABSENT: Value = 0;
 
+/// Any value that no call names.
+pub(super) const OTHER: Value = Value::MAX;
+
 /// What a call does, given its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Effect {
@@ -64,7 +67,7 @@ pub(super) struct Call {
 pub(super) struct Calls<'a> {
     /// Those that happened, by invocation.
     pub(super) required: Vec<Call>,
-    /// Those that may have happened, by invocation; all of them change the value.
+    /// Those that may have happened, by invocation: writes and swaps.
     pub(super) optional: Vec<Call>,
     /// Answers that no register gives, whatever else happens.
     pub(super) absurd: Vec<(&'static str, usize)>,
@@ -156,37 +159,47 @@ impl<'a> Calls<'a> {
         }
     }
 
-    /// Drops writes that may have happened and whose value nothing can have seen.
+    /// Drops calls that may have happened and leave a value that nothing can have seen.
     ///
-    /// Sound: take any order that is a witness, and let such a write of `v` be in it. What comes after
-    /// it, up to the next blind write or the end, looks at no value: a read or a swap would have to
-    /// name `v`, one that takes "any other" would have to name another value than `v`, and then `v`
+    /// Sound: take any order that is a witness, and let such a call that leaves `v` be in it. What comes
+    /// after it, up to the next blind write or the end, looks at no value: a read or a swap would have
+    /// to name `v`, one that takes "any other" would have to name another value than `v`, and then `v`
     /// counts as seen. That leaves [`Effect::Either`], which fits any value. So all that comes in
-    /// between, and the blind write after it, are as legal without the write. Removed, the rest is a
-    /// witness still. Deletions are writes of [`ABSENT`]; swaps that may have happened count as seeing
-    /// what they expect, though they may have to go themselves, which keeps more than need be.
+    /// between, and the blind write after it, are as legal without the call. Removed, the rest is a
+    /// witness still. Deletions leave [`ABSENT`]; an optional swap that went takes with it what only it
+    /// can have seen, hence the loop.
+    ///
+    /// A value that is seen only as "any other" is as good as any such value: it becomes [`OTHER`].
     fn drop_unseen(&mut self) {
-        let mut seen = BTreeSet::new();
-        let mut others = BTreeSet::new();
-        for call in self.required.iter().chain(&self.optional) {
-            match call.effect {
-                Effect::Read(value) | Effect::Swap(value, _) | Effect::Either(value, _) => {
-                    seen.insert(value);
+        loop {
+            let mut named = BTreeSet::new();
+            let mut others = BTreeSet::new();
+            for call in self.required.iter().chain(&self.optional) {
+                match call.effect {
+                    Effect::Read(value) | Effect::Swap(value, _) | Effect::Either(value, _) => {
+                        named.insert(value);
+                    }
+                    Effect::ReadOther(value) => {
+                        others.insert(value);
+                    }
+                    Effect::Write(_) => {}
                 }
-                Effect::ReadOther(value) => {
-                    others.insert(value);
+            }
+            let before = self.optional.len();
+            self.optional.retain_mut(|call| {
+                let (Effect::Write(value) | Effect::Swap(_, value)) = &mut call.effect else {
+                    return true;
+                };
+                let is_other = others.len() > 1 || others.iter().any(|other| other != value);
+                if !named.contains(value) && is_other {
+                    // Nobody names it, and only who is no other names what is not other.
+                    *value = if others.contains(value) { *value } else { OTHER };
                 }
-                Effect::Write(_) => {}
+                named.contains(value) || is_other
+            });
+            if self.optional.len() == before {
+                return;
             }
         }
-        let seen_as_other = |value| match others.len() {
-            0 => false,
-            1 => !others.contains(&value),
-            _ => true,
-        };
-        self.optional.retain(|call| match call.effect {
-            Effect::Write(value) => seen.contains(&value) || seen_as_other(value),
-            _ => true,
-        });
     }
 }

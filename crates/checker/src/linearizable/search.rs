@@ -7,15 +7,16 @@
 //!    invocation these are a prefix of what is left, cut off at the earliest end.
 //! 2. A call that only reads and may come next and fits the value is placed at once, without
 //!    alternative: moved to the front it still fits, and nothing after it notices.
-//! 3. A call that may never have happened is placed only where it changes the value and another call
-//!    that looks at the value can follow: if a blind write follows it, the order without it is a
-//!    witness too. Of several that do the same only the earliest is tried: it can stand in for the rest.
+//! 3. A call that may never have happened is placed only where it changes the value and something wants
+//!    the new one ([`Wanted`]). If a blind write follows it, the order without it is a witness too; so
+//!    what follows looks at the value, and is either required or again such a call. Of several that do
+//!    the same only the earliest is tried: it can stand in for the rest.
 //! 4. What is placed and which value that left is remembered (Lowe's memory).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
-use super::calls::{ABSENT, Call, Calls, Value};
+use super::calls::{ABSENT, Call, Calls, Effect, Value};
 
 /// How a search ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +55,66 @@ struct Fork {
     trail: usize,
     state: Value,
     lowest: usize,
+}
+
+/// The values that a call which may come next looks at.
+#[derive(Debug, Default)]
+struct Wanted {
+    values: BTreeSet<Value>,
+    /// Each of them wants any value but this.
+    others: BTreeSet<Value>,
+    /// What silent swaps look for.
+    silent: BTreeSet<Value>,
+}
+
+impl Wanted {
+    fn by_required(&mut self, effect: Effect) {
+        match effect {
+            Effect::Read(value) | Effect::Swap(value, _) => {
+                self.values.insert(value);
+            }
+            Effect::ReadOther(value) => {
+                self.others.insert(value);
+            }
+            // It fits every value. Where it does nothing, it fits before the optional call too.
+            Effect::Either(value, _) => {
+                self.values.insert(value);
+                self.silent.insert(value);
+            }
+            Effect::Write(_) => {}
+        }
+    }
+
+    /// Swaps that may never have happened want a value only if theirs is wanted in turn.
+    fn by_swaps(&mut self, mut swaps: Vec<Effect>) {
+        loop {
+            let before = self.values.len();
+            swaps.retain(|swap| match *swap {
+                Effect::Swap(expected, value) if self.has(value) => {
+                    self.values.insert(expected);
+                    false
+                }
+                Effect::Swap(..) => true,
+                _ => false,
+            });
+            if self.values.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn has(&self, value: Value) -> bool {
+        self.values.contains(&value)
+            || self.others.len() > 1
+            || self.others.iter().any(|other| *other != value)
+    }
+
+    /// Whether the call, which may never have happened, is worth placing at `state`.
+    fn wants(&self, effect: Effect, state: Value) -> bool {
+        // A swap can keep the value from a silent one, which cannot go first then.
+        let competes = !effect.is_blind() && self.silent.contains(&state);
+        effect.apply(state).is_some_and(|after| after != state && (competes || self.has(after)))
+    }
 }
 
 /// What determines all that can follow: where the placed calls end, those placed beyond, the optional
@@ -187,19 +248,17 @@ impl<'a> Search<'a> {
         let earliest_end = ends.min().unwrap_or(u64::MAX);
         let open = self.optional.partition_point(|call| call.invoke <= earliest_end);
         let free: Vec<usize> = (0..open).filter(|&at| !self.is_taken(at)).collect();
-        let mut effects = Vec::new();
+        if free.is_empty() {
+            return Vec::new();
+        }
+        let mut wanted = Wanted::default();
+        candidates.iter().for_each(|&at| wanted.by_required(self.required[at].effect));
+        wanted.by_swaps(free.iter().map(|&at| self.optional[at].effect).collect());
+        let mut effects = BTreeSet::new();
         let mut choices = Vec::new();
         for &at in &free {
             let effect = self.optional[at].effect;
-            let Some(after) = effect.apply(self.state) else { continue };
-            if after == self.state || effects.contains(&effect) {
-                continue;
-            }
-            let looks = |call: &Call| !call.effect.is_blind() && call.effect.apply(after).is_some();
-            let wanted = candidates.iter().any(|&next| looks(&self.required[next]))
-                || free.iter().any(|&next| next != at && looks(&self.optional[next]));
-            if wanted {
-                effects.push(effect);
+            if wanted.wants(effect, self.state) && effects.insert(effect) {
                 choices.push(Place::Optional(at));
             }
         }
