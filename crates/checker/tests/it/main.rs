@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "the lint exempts test functions but not their helpers")]
 
 //TMP mod acknowledged;
-//TMP mod adya_agrees;
-//TMP mod append;
+mod adya_agrees;
+mod append;
 //TMP mod format;
 mod linearizable;
 mod lines;
@@ -13,4 +13,4 @@ mod registers;
 //TMP mod replay;
 mod rng;
 //TMP mod run;
-//TMP mod store;
+mod store;
