@@ -41,6 +41,11 @@ impl Blob {
     }
 }
 
+/// What a key holds, in words.
+pub(crate) fn shown(value: Option<&Blob>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:?}"))
+}
+
 fn is_plain(byte: u8) -> bool {
     (b' '..=b'~').contains(&byte) && byte != b'%'
 }

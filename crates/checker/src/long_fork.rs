@@ -8,6 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Blob, History, Options, Outcome, Step, Txn, Verdict};
 
+/// A read of two keys: their ranks, and the index of the transaction.
+type PairRead = (u64, u64, usize);
+
+/// A write: what it leaves, and its commit timestamp if known.
+type Write<'a> = (Option<&'a Blob>, Option<u64>);
+
 /// Checks pairs of reads of the same two registers by acknowledged transactions. Items: pairs of keys
 /// that one transaction read, one for each transaction; more than [`Options::steps_max`] are not looked
 /// at, and the verdict is exhausted then.
@@ -18,7 +24,7 @@ use crate::{Blob, History, Options, Outcome, Step, Txn, Verdict};
 pub fn long_fork(history: &History, options: &Options) -> Verdict {
     let mut verdict = Verdict::new("long-fork");
     let ranks = ranks(history);
-    let mut pairs: BTreeMap<(&Blob, &Blob), Vec<(u64, u64, usize)>> = BTreeMap::new();
+    let mut pairs: BTreeMap<(&Blob, &Blob), Vec<PairRead>> = BTreeMap::new();
     for (index, _, txn) in history.transactions().filter(|(_, operation, _)| operation.is_ok()) {
         let reads: Vec<(&Blob, u64)> = ranked_reads(txn, &ranks).into_iter().collect();
         for (position, &(x, x_rank)) in reads.iter().enumerate() {
@@ -44,7 +50,7 @@ pub fn long_fork(history: &History, options: &Options) -> Verdict {
 
 /// Of reads sorted by their rank of `x`, two of which the one with the higher rank of `x` has the lower
 /// rank of `y`.
-fn fork(reads: &[(u64, u64, usize)]) -> Option<(usize, usize)> {
+fn fork(reads: &[PairRead]) -> Option<(usize, usize)> {
     // Among the reads with a lower rank of `x`: the highest rank of `y`.
     let mut highest: Option<(u64, usize)> = None;
     for same_x in reads.chunk_by(|one, other| one.0 == other.0) {
@@ -90,7 +96,7 @@ fn ranked_reads<'a>(txn: &'a Txn, ranks: &Ranks<'a>) -> BTreeMap<&'a Blob, u64> 
 type Ranks<'a> = BTreeMap<(&'a Blob, Option<&'a Blob>), u64>;
 
 fn ranks(history: &History) -> Ranks<'_> {
-    let mut writes: BTreeMap<&Blob, Vec<(Option<&Blob>, Option<u64>)>> = BTreeMap::new();
+    let mut writes: BTreeMap<&Blob, Vec<Write<'_>>> = BTreeMap::new();
     for (_, operation, txn) in history.transactions() {
         if operation.outcome == Outcome::Failed {
             continue;

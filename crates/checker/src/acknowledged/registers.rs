@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::blob::shown;
 use crate::{Blob, History, Operation, Outcome, Verdict};
 
 use super::{Events, Write, is_certain};
@@ -88,18 +89,18 @@ fn one_read(
     if explained || value.is_none() && register.any_certain.is_none() {
         return;
     }
-    let text = value.map_or("absent".to_owned(), |value| format!("{value}"));
+    let text = shown(value);
     match (same.next(), register.any_certain) {
         (Some(write), _) => {
-            let what = format!("overwritten or failed, but there in the end: {key} is {text}");
+            let what = format!("overwritten or failed, but there in the end: {key} holds {text}");
             verdict.violation(what, [write.index, index]);
         }
         (None, Some(lost)) => {
-            let what = format!("acknowledged but lost: {key} is {text}");
+            let what = format!("acknowledged but lost: {key} holds {text}");
             verdict.violation(what, [lost, index]);
         }
         (None, None) => {
-            let what = format!("from nowhere: {key} is {text}");
+            let what = format!("from nowhere: {key} holds {text}");
             verdict.violation(what, [index]);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::blob::shown;
 use crate::{Blob, Dump, History, Options, Outcome, Step, Txn, Verdict, decode_list};
 
 pub(super) fn check(history: &History, dump: &Dump, options: &Options, verdict: &mut Verdict) {
@@ -35,7 +36,8 @@ fn wrong_read(txn: &Txn, dump: &Dump) -> Option<String> {
             Step::Get { key, value } => {
                 let expected = own.get(key).copied().unwrap_or_else(|| stored(key));
                 if value.as_ref() != expected {
-                    return Some(format!("read {value:?} of key {key}, not {expected:?}"));
+                    let (found, expected) = (shown(value.as_ref()), shown(expected));
+                    return Some(format!("read {found} of key {key}, not {expected}"));
                 }
             }
             Step::List { key, elements } => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::blob::shown;
 use crate::{Blob, Dump, History, Options, Outcome, Txn, Verdict, Version, decode_list};
 
 /// What a transaction leaves in a key.
@@ -63,8 +64,8 @@ impl Writer<'_> {
                 }
                 Some(left) => self.content(key, version, left),
             }
-            if Some(at) != commit_ts {
-                self.tell(format!("key {key} is committed at {at}, not at {commit_ts:?}"));
+            if let Some(expected) = commit_ts.filter(|expected| *expected != at) {
+                self.tell(format!("key {key} is committed at {at}, not at {expected}"));
             }
         }
         for (&key, left) in left.iter().filter(|(key, _)| !versions.contains_key(*key)) {
@@ -77,8 +78,9 @@ impl Writer<'_> {
     fn content(&mut self, key: &Blob, version: &Version, left: &Left<'_>) {
         match left {
             Left::Value(value) => {
-                if *value != version.value.as_ref() {
-                    self.tell(format!("key {key} holds {:?}, not {value:?}", version.value));
+                let found = version.value.as_ref();
+                if *value != found {
+                    self.tell(format!("key {key} holds {}, not {}", shown(found), shown(*value)));
                 }
             }
             Left::Elements(elements) => self.list(key, version, elements),

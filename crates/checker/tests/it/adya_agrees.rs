@@ -156,7 +156,7 @@ fn damage_list(elements: &mut Vec<u64>, others: &[Vec<u64>], rng: &mut Rng) {
 #[test]
 fn both_say_the_same() {
     let mut counts = [0; 2];
-    for seed in 0..600 {
+    for seed in 0..400 {
         let mut rng = Rng::new(seed);
         let isolation = if rng.percent(50) { Isolation::Snapshot } else { Isolation::Serializable };
         let load = Load {
@@ -180,7 +180,7 @@ fn both_say_the_same() {
             counts[usize::from(ours.ok())] += 1;
         }
     }
-    assert!(counts.iter().all(|&count| count > 300), "{counts:?}");
+    assert!(counts.iter().all(|&count| count > 250), "{counts:?}");
 }
 
 fn promise(history: &History, promised: Isolation) -> History {

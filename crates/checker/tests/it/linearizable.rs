@@ -156,7 +156,7 @@ fn place(operations: &[&Operation], placed: &mut [bool], state: &Option<Blob>) -
         if placed[at] || left.iter().any(|&other| operations[other].precedes(next)) {
             continue;
         }
-        for after in step(next, state) {
+        if let Some(after) = step(next, state) {
             placed[at] = true;
             let found = place(operations, placed, &after);
             placed[at] = false;

@@ -2,15 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "the lint exempts test functions but not their helpers")]
 
-//TMP mod acknowledged;
+mod acknowledged;
 mod adya_agrees;
 mod append;
-//TMP mod format;
+mod format;
 mod linearizable;
 mod lines;
-//TMP mod observations;
+mod observations;
 mod registers;
-//TMP mod replay;
+mod replay;
 mod rng;
-//TMP mod run;
+mod run;
 mod store;
