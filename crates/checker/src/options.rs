@@ -20,8 +20,9 @@ pub struct Options {
     /// Whether of two transactions that write the same key while both are under way only one may
     /// commit. True of optimistic transactions, not of those that lock first and read later.
     pub first_committer_wins: bool,
-    /// Checkers that must have judged something: without, a run whose recorder was cut off passes.
-    pub required: BTreeSet<&'static str>,
+    /// Names of checkers that must have judged something: without, a run whose recorder was cut off
+    /// passes.
+    pub required: BTreeSet<String>,
 }
 
 impl Default for Options {

@@ -19,7 +19,7 @@ pub struct Report {
     pub skipped: Vec<&'static str>,
     /// Names in [`Options::required`] without a verdict on at least one item. A name that no checker
     /// has is always among them.
-    pub missing: Vec<&'static str>,
+    pub missing: Vec<String>,
 }
 
 impl Report {
@@ -76,7 +76,7 @@ pub fn check_all(history: &History, dump: Option<&Dump>, options: &Options) -> R
         None => report.skipped.push("replay"),
     }
     let judged = |name: &str| report.verdict(name).is_some_and(|verdict| verdict.checked > 0);
-    report.missing = options.required.iter().copied().filter(|name| !judged(name)).collect();
+    report.missing = options.required.iter().filter(|name| !judged(name)).cloned().collect();
     report
 }
 

@@ -68,6 +68,9 @@ fn two_reads_agree_on_the_order_of_two_writes() {
     found(long_fork, &[&x, &y, &none, &y_first, &both], &[]);
     let fork = [("long fork: x and y", &[3, 2][..])];
     found(long_fork, &[&x, &y, &x_first, &y_first, &both], &fork);
+    // What a transaction wrote itself says nothing about others.
+    let own = [("put", "x", r#""1""#), ("get", "x", r#""1""#), ("get", "y", "null")];
+    found(long_fork, &[&txn("1 0-9 ok", 1, "null", &own), &y, &y_first], &[]);
     let failed = y_first.replace("ok", "failed");
     found(long_fork, &[&x, &y, &x_first, &failed], &[]);
     let budget = Options { steps_max: 1, ..Options::default() };

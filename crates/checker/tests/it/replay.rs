@@ -184,6 +184,29 @@ fn garbage_may_be_gone_but_nothing_else() {
     assert!(!replay(&history, &swept, &options(0)).ok());
 }
 
+#[test]
+fn a_list_grows_by_what_was_appended() {
+    let append = |start: u64, element: u64| {
+        format!(
+            r#"1 0-9 ok {{"kind":"txn","start_ts":{start},"commit_ts":{},"isolation":"snapshot","steps":[{{"kind":"append","key":"l","element":{element}}}]}}"#,
+            start + 1
+        )
+    };
+    let history = of(&[&append(1, 7), &append(3, 8)]);
+    let check = |first: &str, second: &str| {
+        let versions = dump(&format!(
+            r#"{{"key":"l","versions":[{{"commit_ts":2,"start_ts":1,"value":"{first}"}},{{"commit_ts":4,"start_ts":3,"value":"{second}"}}]}}"#
+        ));
+        replay(&history, &versions, &Options::default())
+    };
+    assert_found(&check("7", "7,8"), &[]);
+    let second = ("transaction 3: key l is", &[1][..]);
+    assert_found(&check("7", "8"), &[second]);
+    assert_found(&check("7", "7,8,8"), &[second]);
+    assert_found(&check("6,7", "6,7,8"), &[("transaction 1: key l is", &[0])]);
+    assert_found(&check("7", "seven"), &[("transaction 3: key l holds no list", &[1])]);
+}
+
 fn load(seed: u64, isolation: Isolation) -> Load {
     let mut rng = Rng::new(!seed);
     let (transactions, keys, clients) = (10 + rng.below(60), 1 + rng.below(4), 1 + rng.below(6));

@@ -1,13 +1,12 @@
 //! All checkers together.
 
 use cribwork_checker::{History, Isolation, Options, check_all};
-use std::collections::BTreeSet;
 
 use crate::lines::short;
 use crate::{registers, store};
 
-fn requiring(names: &[&'static str]) -> Options {
-    Options { required: names.iter().copied().collect::<BTreeSet<_>>(), ..Options::default() }
+fn requiring(names: &[&str]) -> Options {
+    Options { required: names.iter().map(|name| name.to_string()).collect(), ..Options::default() }
 }
 
 #[test]
