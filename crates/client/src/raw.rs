@@ -47,6 +47,8 @@ pub struct Checksum {
 pub struct RawClient {
     core: Arc<Core>,
     cf: String,
+    /// Puts and deletes wait for compare-and-swaps of the same keys.
+    atomic: bool,
 }
 
 #[derive(Clone)]
@@ -64,12 +66,19 @@ impl Item for RawPair {
 
 impl RawClient {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, cf: String::new() }
+        Self { core, cf: String::new(), atomic: false }
     }
 
     /// The same for another column family: `default`, `lock` or `write`.
     pub fn with_cf(&self, cf: impl Into<String>) -> Self {
-        Self { core: self.core.clone(), cf: cf.into() }
+        Self { cf: cf.into(), ..self.clone() }
+    }
+
+    /// The same with puts and deletes that wait for compare-and-swaps of the same keys. A plain put
+    /// may slip in between the look and the swap of another client, which then does not see it: keys
+    /// that are swapped must be written by this handle only.
+    pub fn atomic(&self) -> Self {
+        Self { atomic: true, ..self.clone() }
     }
 
     /// The value of a key; `None` if it is absent.
@@ -115,6 +124,7 @@ impl RawClient {
             value,
             cf: self.cf.clone(),
             ttl: seconds(ttl),
+            for_cas: self.atomic,
             ..Default::default()
         };
         no_error(self.core.send_key(&mut call, &key, &request).await?.error)
@@ -130,6 +140,7 @@ impl RawClient {
         let request = kvrpcpb::RawDeleteRequest {
             key: key.clone(),
             cf: self.cf.clone(),
+            for_cas: self.atomic,
             ..Default::default()
         };
         no_error(self.core.send_key(&mut call, &key, &request).await?.error)
@@ -178,6 +189,7 @@ impl RawClient {
             .send_grouped(&mut call, pairs, |group| kvrpcpb::RawBatchPutRequest {
                 pairs: group.iter().cloned().map(wire_pair).collect(),
                 cf: self.cf.clone(),
+                for_cas: self.atomic,
                 ..Default::default()
             })
             .await?;
@@ -199,6 +211,7 @@ impl RawClient {
             .send_grouped(&mut call, keys, |group| kvrpcpb::RawBatchDeleteRequest {
                 keys: plain(group),
                 cf: self.cf.clone(),
+                for_cas: self.atomic,
                 ..Default::default()
             })
             .await?;
