@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cribwork_proto::{errorpb, kvrpcpb, metapb};
 use cribwork_router::Route;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, RuntimeExt};
 use futures::StreamExt;
 
@@ -343,7 +344,7 @@ fn unsent(error: ChannelError) -> ChannelError {
 }
 
 fn lost<T>(call: &Call, effect: Effect, why: String) -> Result<Attempt<T>, ClientError> {
-    if effect == Effect::Once {
+    if effect == Effect::Once && !has(Bug::RepeatUnknown) {
         return Err(ClientError::Unknown { what: call.what, why });
     }
     Ok(Err(Setback { pause: Pause::Grow, why, lost: true }))

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Runtime, WriteBatch};
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::{Notify, oneshot};
@@ -346,11 +347,15 @@ impl Worker {
     }
 
     fn write(&self, batch: &WriteBatch, sync: bool) -> Result<(), EngineError> {
+        // With the bug, what was called back is synced with the next batch.
+        if has(Bug::AckBeforeFsync) {
+            self.engine.sync()?;
+        }
         if !batch.is_empty() {
             self.engine.write(batch)?;
             self.metrics.batches.inc();
         }
-        if sync {
+        if sync && !has(Bug::AckBeforeFsync) {
             let start = self.runtime.now();
             self.engine.sync()?;
             let took = self.runtime.now().saturating_sub(start);

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use cribwork_engine::Engine;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
 
@@ -200,7 +201,7 @@ struct Working<'a> {
 fn prepare(
     shared: &NodeShared,
     replica: Arc<Replica>,
-    entries: Vec<Committed>,
+    mut entries: Vec<Committed>,
     done: Done,
     batch: &mut WriteBatch,
 ) -> Result<Prepared, (Done, RaftError)> {
@@ -215,6 +216,9 @@ fn prepare(
     };
     let (mut term, count) = (0, entries.len() as u64);
     let mark = batch.mutations.len();
+    if has(Bug::ApplyOutOfOrder) {
+        entries.reverse();
+    }
     for entry in entries {
         term = term.max(entry.position.term);
         if let Err(error) = working.entry(entry, batch) {
@@ -224,10 +228,18 @@ fn prepare(
         }
     }
     let range = replica.range_id();
-    batch.put(Cf::State, keys::applied(range), working.applied.encode());
+    if has(Bug::AppliedApart) {
+        let mut apart = WriteBatch::new();
+        apart.put(Cf::State, keys::applied(range), working.applied.encode());
+        let _ = shared.engine.write(&apart);
+    } else {
+        batch.put(Cf::State, keys::applied(range), working.applied.encode());
+    }
     let Working { descriptor, applied, changed, children, fates, .. } = working;
     let descriptor = changed.then(|| descriptor.as_ref().clone());
-    if let Some(descriptor) = &descriptor {
+    if let Some(descriptor) = &descriptor
+        && !has(Bug::SplitNotWritten)
+    {
         let id = replica.replica_id();
         let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
         put_record(batch, &record);
@@ -255,7 +267,7 @@ impl Working<'_> {
                 }
             }
         }
-        self.applied.position = Some(entry.position);
+        self.applied.position = self.applied.position.max(Some(entry.position));
         Ok(())
     }
 
@@ -271,11 +283,12 @@ impl Working<'_> {
         batch: &mut WriteBatch,
     ) -> Result<Fate, RaftError> {
         let Command { evaluated, body } = command;
-        if evaluated.term != position.term {
+        if evaluated.term != position.term && !has(Bug::StaleEvaluation) {
             return Ok(Fate::StaleLeader);
         }
         let now = self.descriptor.epoch;
         let stale = match &body {
+            Body::Write(_) if has(Bug::SkipEpochCheck) => false,
             Body::Write(_) => evaluated.epoch.version != now.version,
             Body::Split(_) => evaluated.epoch != now,
             Body::Barrier => false,
@@ -284,11 +297,17 @@ impl Working<'_> {
             return Ok(Fate::StaleEpoch(Box::new(self.descriptor.as_ref().clone())));
         }
         match body {
+            Body::Write(_) if has(Bug::SkipApply) && self.is_left_out(position) => {}
             Body::Write(write) => batch.append(write),
             Body::Split(split) => return self.split(position, split, batch),
             Body::Barrier => {}
         }
         Ok(Fate::Applied(Applied { index: position.index }))
+    }
+
+    /// Another one in each replica.
+    fn is_left_out(&self, position: Position) -> bool {
+        (position.index + self.replica.replica_id().get()).is_multiple_of(32)
     }
 
     fn split(

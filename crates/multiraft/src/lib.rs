@@ -24,6 +24,7 @@ mod command;
 mod driver;
 mod error;
 mod fate;
+mod fingerprint;
 mod inbound;
 mod keys;
 mod liveness;
@@ -44,6 +45,7 @@ mod split;
 
 pub use error::RaftError;
 pub use fate::Applied;
+pub use fingerprint::{Fingerprint, fingerprints};
 pub use metrics::MultiRaftMetrics;
 pub use node::{MultiRaft, NodeParts, Sender};
 pub use observer::{NoObserver, Observer};

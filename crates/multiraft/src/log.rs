@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cribwork_engine::{Engine, EngineError, LogWrite, LogWriter};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, RangeId, WriteBatch};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -140,6 +141,9 @@ impl RangeLog {
             }
             inner.vote = Some(vote);
         }
+        if has(Bug::LostVote) && !vote.committed {
+            return Ok(());
+        }
         let mut batch = WriteBatch::new();
         batch.put(Cf::Raft, keys::vote(self.range), records::encode_vote(vote));
         let (sender, receiver) = oneshot::channel();
@@ -204,7 +208,7 @@ impl RangeLog {
             if inner.closed {
                 return Err(closed());
             }
-            let end = inner.next_index();
+            let end = if has(Bug::TruncationForgotten) { first } else { inner.next_index() };
             for index in first..end {
                 batch.delete(Cf::Raft, keys::entry(self.range, index));
             }

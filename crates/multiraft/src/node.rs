@@ -7,6 +7,7 @@ use std::time::Duration;
 use cribwork_engine::{Engine, LogWriter};
 use cribwork_router::RangeMap;
 use cribwork_transport::{Class, Message, MessageHandler, SendError, Transport};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     Cf, RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, Runtime, StoreId, WriteBatch,
 };
@@ -124,7 +125,8 @@ impl NodeShared {
 
     /// Promises made before the process started are forgotten, so for one lease it makes none.
     pub(crate) fn within_first_lease(&self) -> bool {
-        self.runtime.now().saturating_sub(self.started_at) < self.options.lease
+        let age = self.runtime.now().saturating_sub(self.started_at);
+        age < self.options.lease && !has(Bug::PromiseForgotten)
     }
 
     /// Whether there may be leases to renew.

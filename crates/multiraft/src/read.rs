@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cribwork_engine::EngineSnapshot;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeEpoch, RuntimeExt};
 
 use crate::command::Evaluated;
@@ -61,10 +62,19 @@ impl Replica {
         self.note_read();
         let snapshot = self.shared().engine.snapshot();
         let age = self.quorum_age(term)?;
-        if age > self.shared().options.safe_lease() || !self.may_serve(term) {
+        let lapsed = age > self.shared().options.safe_lease() && !has(Bug::StaleLeaseRead);
+        if lapsed || !self.may_serve(term) {
             return None;
         }
         Some(self.handle(snapshot, term))
+    }
+
+    /// The term in which [`Self::try_read`] would serve now, if it would. For observers: it counts as
+    /// no read.
+    pub fn lease_term(&self) -> Option<u64> {
+        let term = self.serving_term.load(Ordering::Acquire);
+        let age = self.quorum_age(term).filter(|_| term != 0)?;
+        (age <= self.shared().options.safe_lease() && self.may_serve(term)).then_some(term)
     }
 
     /// A linearizable view: by the lease if it holds, else by asking a majority.
@@ -84,7 +94,11 @@ impl Replica {
             if left.is_zero() {
                 return Err(self.not_leader());
             }
-            match self.confirm(&live, left.min(Duration::from_millis(500))).await {
+            let confirmed = match has(Bug::SkipReadIndex) {
+                true => Ok(term),
+                false => self.confirm(&live, left.min(Duration::from_millis(500))).await,
+            };
+            match confirmed {
                 Ok(confirmed) if confirmed == term && self.may_serve(term) => {
                     return Ok(self.handle(self.shared().engine.snapshot(), term));
                 }
@@ -145,8 +159,9 @@ impl Replica {
 
     /// The term last: the end of a term takes it away first.
     fn may_serve(&self, term: u64) -> bool {
+        let hands_over = self.handing_over_to.load(Ordering::SeqCst) != 0;
         self.fences.load(Ordering::SeqCst) == 0
-            && self.handing_over_to.load(Ordering::SeqCst) == 0
+            && (!hands_over || has(Bug::TransferKeepsLease))
             && self.serving_term.load(Ordering::SeqCst) == term
     }
 

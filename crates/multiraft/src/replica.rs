@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cribwork_transport::Message;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, RuntimeExt, StoreId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -229,7 +230,7 @@ impl Replica {
         if let Some(live) = self.live() {
             return Ok(live);
         }
-        self.build(false).await
+        self.build(has(Bug::SameTermRestore)).await
     }
 
     /// Builds the instance unless there is one. `restore` lets a leader resume its term: only for

@@ -14,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_engine::EngineSnapshot;
 use cribwork_transport::{Class, Message};
 use cribwork_types::codec::{Reader, put_bytes};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     Cf, CodecError, KeyRange, RangeDescriptor, RangeId, ReplicaId, RuntimeExt, StoreId, WriteBatch,
 };
@@ -115,6 +116,8 @@ pub(crate) async fn send(
     let SnapshotData::Local(engine_snapshot) = snapshot.data else {
         return Err(RaftError::Refused { range, why: "a received snapshot is not sent on".into() });
     };
+    let newest = has(Bug::SnapshotAhead).then(|| replica.applied_record());
+    let applied = newest.as_ref().unwrap_or(applied);
     let (call, answer) = shared.calls.open_slow(store);
     let _open = OpenCall { shared, call };
     let mut head = BytesMut::new();
@@ -184,6 +187,9 @@ impl Outbox<'_> {
         descriptor: &RangeDescriptor,
     ) -> Result<(), RaftError> {
         for (cf, span) in parts(descriptor) {
+            if cf == Cf::Lock && has(Bug::SnapshotWithoutLocks) {
+                continue;
+            }
             let mut next = Some(span.start.clone());
             while let Some(from) = next {
                 let (chunk, resume) = read_chunk(snapshot, &span, cf, &from)?;
@@ -239,7 +245,7 @@ impl Outbox<'_> {
 
 /// What belongs to a range: its span in each data family, or the whole `meta` family for the
 /// placement group.
-fn parts(descriptor: &RangeDescriptor) -> Vec<(Cf, KeyRange)> {
+pub(crate) fn parts(descriptor: &RangeDescriptor) -> Vec<(Cf, KeyRange)> {
     match descriptor.id {
         RangeId::PLACEMENT => vec![(Cf::Meta, KeyRange::all())],
         _ => Cf::DATA.iter().map(|cf| (*cf, descriptor.span.clone())).collect(),
@@ -435,7 +441,9 @@ pub(crate) fn install(
     let old = replica.descriptor();
     let replaced = if replica.is_initialised() { parts(&old) } else { Vec::new() };
     for (cf, span) in replaced.into_iter().chain(parts(&descriptor)) {
-        batch.delete_range(cf, span);
+        if !has(Bug::SnapshotOverOldData) {
+            batch.delete_range(cf, span);
+        }
     }
     batch.append(puts);
     batch.put(Cf::State, keys::applied(range), applied.encode());

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, ReplicaRole, RuntimeExt, StoreId};
 use tokio::sync::oneshot;
 
@@ -139,7 +140,9 @@ impl Replica {
         if self.leader_moved(view.term, limit).await {
             return Ok(());
         }
-        self.recover_from_transfer(view.term).await;
+        if !has(Bug::TransferStuck) {
+            self.recover_from_transfer(view.term).await;
+        }
         Err(failed("no new leader in time"))
     }
 

@@ -1,6 +1,7 @@
 //! What became of a transaction: its primary key knows.
 
 use bytes::Bytes;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, Timestamp, WriteBatch, key};
 
 use crate::rollback::{put_rollback, rollback_lock};
@@ -133,7 +134,9 @@ fn check_lock(
     let newest = caller == Timestamp::MAX;
     if lock.min_commit_ts != Timestamp::ZERO && !newest && caller >= lock.min_commit_ts {
         lock.min_commit_ts = caller.next().max(params.current_ts);
-        batch.put(Cf::Lock, encoded, lock.encode());
+        if !has(Bug::PushNotWritten) {
+            batch.put(Cf::Lock, encoded, lock.encode());
+        }
     }
     let passable = newest || (caller != Timestamp::ZERO && lock.min_commit_ts > caller);
     let action = if passable { StatusAction::MinCommitTsPushed } else { StatusAction::None };

@@ -7,6 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_types::codec::{Reader, put_bytes};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{CodecError, Timestamp};
 
 use crate::ReadOptions;
@@ -162,6 +163,7 @@ impl Lock {
     pub fn verdict(&self, key: &[u8], ts: Timestamp, options: &ReadOptions) -> LockVerdict {
         let writes = matches!(self.kind, LockKind::Put | LockKind::Delete);
         if !writes
+            || has(Bug::ReadThroughLocks)
             || self.start_ts > ts
             || self.min_commit_ts > ts
             || options.resolved_locks.contains(&self.start_ts)

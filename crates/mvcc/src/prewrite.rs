@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cribwork_types::limits::SHORT_VALUE_BYTES_MAX;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, Timestamp, WriteBatch, key};
 
 use crate::versions::{KeyHistory, TxnRecord, Versions, load_lock, versioned};
@@ -156,7 +157,9 @@ fn prewrite_key(
     mutation: &PrewriteMutation,
     encoded: &[u8],
 ) -> Result<KeyOutcome, MvccError> {
-    if let Some(lock) = load_lock(view, encoded)? {
+    let lock = load_lock(view, encoded)?;
+    let lock = lock.filter(|lock| lock.start_ts == params.start_ts || !has(Bug::SkipLockCheck));
+    if let Some(lock) = lock {
         if lock.start_ts != params.start_ts {
             let info = Box::new(lock.info(mutation.key.clone()));
             return Ok(KeyOutcome::Refused(KeyError::Locked(info)));
@@ -180,7 +183,8 @@ fn prewrite_key(
         }
         TxnRecord::Missing => {}
     }
-    if let Some(winner) = history.conflict.filter(|_| !params.skip_constraint_check) {
+    let unchecked = params.skip_constraint_check || has(Bug::SkipConflictCheck);
+    if let Some(winner) = history.conflict.filter(|_| !unchecked) {
         let error = conflict(params, mutation, winner, ConflictReason::Optimistic);
         return Ok(KeyOutcome::Refused(error));
     }

@@ -9,6 +9,7 @@
 //! The wall clock only pulls the physical part up. If it stands behind, timestamps count on.
 
 use cribwork_types::Timestamp;
+use cribwork_types::seeded::{Bug, has};
 
 /// How far ahead a window is persisted, milliseconds. A new one is due when less than half is left,
 /// so this costs the placement group one write each 1.5 s.
@@ -91,7 +92,7 @@ impl Tso {
     pub fn recover(persisted_window_ms: Option<u64>, now_wall_ms: u64) -> Self {
         let window_ms = persisted_window_ms.unwrap_or(0).min(PHYSICAL_LIMIT_MS);
         let believed = if now_wall_ms < PHYSICAL_LIMIT_MS - WINDOW_MS { now_wall_ms } else { 0 };
-        let physical_ms = window_ms.max(believed);
+        let physical_ms = if has(Bug::WindowIgnored) { believed } else { window_ms.max(believed) };
         Self { physical_ms, logical: 0, window_ms }
     }
 

@@ -37,38 +37,58 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// The log writer calls back before it has synced.
+    /// The log writer calls back before it has synced, which it does before it writes again.
     AckBeforeFsync = "ack-before-fsync",
     /// A leader reads without a look at how old its lease is.
     StaleLeaseRead = "stale-lease-read",
+    /// A leader's lease counts from when an acknowledgement came, not from when it was asked for.
+    LeaseFromReceipt = "lease-from-receipt",
+    /// A leader that hands over goes on reading under its lease.
+    TransferKeepsLease = "transfer-keeps-lease",
     /// A read that needs a round trip to a majority is served without it.
     SkipReadIndex = "skip-read-index",
+    /// A new leader serves before it has applied what earlier leaders committed.
+    SkipBarrier = "skip-barrier",
     /// A follower votes for another candidate although it has promised its leader not to.
     PromiseBroken = "promise-broken",
     /// A restarted node forgets that its earlier life may have promised something.
     PromiseForgotten = "promise-forgotten",
     /// A vote is granted and acknowledged, but not written.
     LostVote = "lost-vote",
-    /// A command that was evaluated under an earlier term is applied all the same.
+    /// A leader whose process was restarted goes on in its old term.
+    SameTermRestore = "same-term-restore",
+    /// A transfer of leadership that fails leaves a leader that refuses everything.
+    TransferStuck = "transfer-stuck",
+    /// A command that was evaluated under an earlier term is kept, and applied under a later one.
     StaleEvaluation = "stale-evaluation",
     /// A command that was evaluated under an earlier epoch is applied all the same.
     SkipEpochCheck = "skip-epoch-check",
     /// A request with an old epoch, or for keys outside of the range, is served.
     SkipRequestCheck = "skip-request-check",
+    /// A proposal whose fate is unknown is answered as one that was certainly not applied.
+    UnknownAsRefused = "unknown-as-refused",
     /// A snapshot of a range leaves its locks out.
     SnapshotWithoutLocks = "snapshot-without-locks",
     /// A snapshot is installed over what was there, which is not removed first.
     SnapshotOverOldData = "snapshot-over-old-data",
+    /// A snapshot says that it reaches as far as its replica has applied when it is sent.
+    SnapshotAhead = "snapshot-ahead",
     /// The entries of one round are applied in the reverse order.
     ApplyOutOfOrder = "apply-out-of-order",
     /// Now and then a replica leaves a command out when it applies.
     SkipApply = "skip-apply",
+    /// How far a replica has applied is written by itself, before the data.
+    AppliedApart = "applied-apart",
+    /// The record of a range that was split stays on disk as it was.
+    SplitNotWritten = "split-not-written",
     /// The end of a log that another leader overruled is not removed from the store.
     TruncationForgotten = "truncation-forgotten",
-    /// The window of timestamps is used before it is written.
+    /// The window of timestamps moves on in memory only.
     WindowNotPersisted = "window-not-persisted",
     /// A new placement leader begins at its clock, not at the end of the window.
     WindowIgnored = "window-ignored",
+    /// Timestamps are handed out without a look at whether this node still leads placement.
+    TsoUnproven = "tso-unproven",
     /// Writers of one key do not wait for each other.
     NoLatches = "no-latches",
     /// A prewrite does not look for commits after its start.
@@ -77,6 +97,8 @@ bugs! {
     SkipLockCheck = "skip-lock-check",
     /// A read does not look for locks.
     ReadThroughLocks = "read-through-locks",
+    /// A reader is told that it has pushed a commit above itself, but the lock does not say so.
+    PushNotWritten = "push-not-written",
     /// A commit that finds no lock says that it has succeeded.
     CommitWithoutLock = "commit-without-lock",
     /// A rollback leaves no record, so that a late prewrite succeeds.
@@ -85,10 +107,8 @@ bugs! {
     RollBackCommitted = "roll-back-committed",
     /// The client sends a write again whose outcome it does not know.
     RepeatUnknown = "repeat-unknown",
-    /// The client commits what it wrote although the first commit failed.
+    /// The client does not wait for the primary, which decides, before it commits the other keys.
     CommitSecondariesFirst = "commit-secondaries-first",
-    /// After a split the old range goes on serving the keys that it has given away.
-    SplitKeepsServing = "split-keeps-serving",
 }
 
 #[cfg(feature = "seeded-bugs")]

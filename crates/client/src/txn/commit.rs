@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cribwork_proto::kvrpcpb::{self, Mutation, Op};
 use cribwork_types::Timestamp;
+use cribwork_types::seeded::{Bug, has};
 use futures::future::{Either, select};
 
 use super::resolve::{Waiter, key_failure};
@@ -87,6 +88,10 @@ impl Committer {
             // Not even the commit record was asked for.
             Err(error) => return Err(failed(error)),
         };
+        if has(Bug::CommitSecondariesFirst) {
+            let rest = locked.iter().filter(|key| key.0 != self.primary).cloned().collect();
+            self.commit_rest(commit_ts, rest).await;
+        }
         match self.commit_primary(&mut call, commit_ts, &locked).await {
             Ok(outcome) => Ok(outcome),
             // The record may have been written, or still be on its way, unless a store said no.

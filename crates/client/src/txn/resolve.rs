@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use cribwork_proto::kvrpcpb::{self, LockInfo};
 use cribwork_types::Timestamp;
+use cribwork_types::seeded::{Bug, has};
 use parking_lot::Mutex;
 
 use crate::call::{Call, Pause, Setback};
@@ -148,6 +149,9 @@ impl Core {
         lock: &LockInfo,
         caller: u64,
     ) -> Result<Fate, ClientError> {
+        if has(Bug::RollBackCommitted) {
+            return Ok(Fate::RolledBack);
+        }
         if let Some(fate) = self.statuses.get(lock.lock_version) {
             return Ok(fate);
         }

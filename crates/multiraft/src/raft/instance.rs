@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_transport::{Class, Message};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{BoxFuture, ReplicaId, StoreId};
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as Openraft,
@@ -167,14 +168,17 @@ where
     }
 
     fn deliver_vote(&self, from: StoreId, message: Message, pre_vote: bool) {
-        let Ok(request) = codec::decode_vote_request::<A>(message.payload.clone()) else {
+        let Ok(mut request) = codec::decode_vote_request::<A>(message.payload.clone()) else {
             self.replica.shared().metrics.malformed_messages.inc();
             return;
         };
         let kind = if pre_vote { kind::PRE_VOTE_RESULT } else { kind::VOTE_RESULT };
-        if !self.replica.may_grant(message.from, request.leadership_transfer) {
-            let refusal = self.refusal();
-            self.answer(from, &message, kind, codec::encode_vote_response::<A>(&refusal));
+        request.leadership_transfer |= has(Bug::PromiseBroken);
+        let may_grant = self.replica.may_grant(message.from, request.leadership_transfer);
+        // openraft would keep the promise in the round before the vote.
+        if !may_grant || (pre_vote && has(Bug::PromiseBroken)) {
+            let response = self.vote_response(may_grant);
+            self.answer(from, &message, kind, codec::encode_vote_response::<A>(&response));
             return;
         }
         self.respond(from, message, kind, move |raft, _| ask(raft, request, pre_vote));
@@ -203,10 +207,10 @@ where
         });
     }
 
-    fn refusal(&self) -> openraft::raft::VoteResponse<Types<A>> {
+    fn vote_response(&self, granted: bool) -> openraft::raft::VoteResponse<Types<A>> {
         let vote = types::vote(self.vote());
         let last = self.log.bounds().1.map(types::log_id);
-        openraft::raft::VoteResponse::new(vote, last, false)
+        openraft::raft::VoteResponse::new(vote, last, granted)
     }
 }
 
@@ -267,8 +271,11 @@ where
         Box::pin(async move {
             let (responder, answer) =
                 OneshotResponder::<Types<A>, ClientWriteResult<Types<A>>>::new_pair();
-            raft.write(Commands(payload))
-                .with_leader(CommittedLeaderId::new(term))
+            let mut write = raft.write(Commands(payload));
+            if !has(Bug::StaleEvaluation) {
+                write = write.with_leader(CommittedLeaderId::new(term));
+            }
+            write
                 .responder(responder)
                 .await
                 .map_err(|fatal| WriteError::Fatal(fatal.to_string()))?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_transport::{Class, Message};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{ReplicaId, RuntimeExt, StoreId};
 use futures::Stream;
 use futures::future::BoxFuture;
@@ -124,6 +125,8 @@ impl<A: AsyncRuntime> Network<A> {
         sent: Duration,
         result: &StreamAppendResult<Types<A>>,
     ) {
+        let received = || self.replica.shared().runtime.now();
+        let sent = if has(Bug::LeaseFromReceipt) { received() } else { sent };
         if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
             self.replica.acks.record(term, self.target, sent);
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cribwork_multiraft::{MultiRaft, Replica, ReplicaState};
 use cribwork_mvcc::KeySpan;
 use cribwork_proto::kvrpcpb::Context;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{KeyRange, RangeDescriptor, RangeEpoch, RangeId, StoreId, key};
 
 use crate::kv::failure::{self, Failure};
@@ -77,7 +78,7 @@ impl Target {
         multi: &MultiRaft,
         epoch: RangeEpoch,
     ) -> Result<(), Failure> {
-        match self.epoch.version == epoch.version {
+        match self.epoch.version == epoch.version || has(Bug::SkipRequestCheck) {
             true => Ok(()),
             false => Err(self.epoch_not_match(multi)),
         }
@@ -103,7 +104,7 @@ impl Target {
 
 /// Checks that a plain key of the raw API lies in the range: its bytes are compared as they are.
 pub(crate) fn raw_key(range: &RangeDescriptor, raw: &[u8]) -> Result<(), Failure> {
-    match range.span.contains(raw) {
+    match range.span.contains(raw) || has(Bug::SkipRequestCheck) {
         true => Ok(()),
         false => Err(failure::key_not_in_region(raw, range)),
     }
@@ -111,7 +112,7 @@ pub(crate) fn raw_key(range: &RangeDescriptor, raw: &[u8]) -> Result<(), Failure
 
 /// Checks that a plain key of a transaction lies in the range: its encoding is compared.
 pub(crate) fn txn_key(range: &RangeDescriptor, plain: &[u8]) -> Result<(), Failure> {
-    match range.span.contains(&key::encode(plain)) {
+    match range.span.contains(&key::encode(plain)) || has(Bug::SkipRequestCheck) {
         true => Ok(()),
         false => Err(failure::key_not_in_region(plain, range)),
     }
