@@ -1,0 +1,124 @@
+//! A simulated disk: what was not synced can be lost, and it can fail or fill up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use cribwork_engine::{DiskUsage, Engine, EngineError, EngineSnapshot, MemoryEngine};
+use cribwork_types::{Cf, KeyRange, WriteBatch};
+use parking_lot::Mutex;
+
+use crate::random::Random;
+
+/// How the disk misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum DiskFault {
+    /// It does not.
+    None,
+    /// Writes fail.
+    WriteFails,
+    /// Syncs fail, and what they should have made durable is gone with the next crash.
+    SyncFails,
+    /// There is no room.
+    Full,
+}
+
+/// The disk of one host. It outlives the node.
+pub(crate) struct SimDisk {
+    /// What the node of this life writes to; another object after a loss of power.
+    engine: Mutex<Arc<MemoryEngine>>,
+    fault: AtomicU8,
+    syncs: AtomicU64,
+}
+
+impl SimDisk {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            engine: Mutex::new(MemoryEngine::new()),
+            fault: AtomicU8::new(DiskFault::None as u8),
+            syncs: AtomicU64::new(0),
+        })
+    }
+
+    /// Power is lost: of what was written since the last sync, only a prefix is there.
+    pub(crate) fn lose_power(&self, random: &mut Random) {
+        let mut engine = self.engine.lock();
+        // Mostly little survives; sometimes all had been written back.
+        let kept = match random.below(4) {
+            0 => usize::MAX,
+            1 => 0,
+            _ => random.below(32) as usize,
+        };
+        *engine = engine.crash_keeping(kept);
+    }
+
+    pub(crate) fn set_fault(&self, fault: DiskFault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// How often something was made durable: part of the trace.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn engine(&self) -> Arc<MemoryEngine> {
+        self.engine.lock().clone()
+    }
+
+    fn check(&self, what: &'static str, failing: DiskFault) -> Result<(), EngineError> {
+        let fault = self.fault.load(Ordering::Relaxed);
+        let detail = "simulated".to_owned();
+        match fault {
+            _ if fault == failing as u8 => Err(EngineError::Io { what, detail }),
+            _ if fault == DiskFault::Full as u8 => Err(EngineError::DiskFull { what, detail }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The disk as one life of the node sees it.
+pub(crate) struct Mounted {
+    disk: Arc<SimDisk>,
+    engine: Arc<MemoryEngine>,
+}
+
+impl Mounted {
+    pub(crate) fn new(disk: Arc<SimDisk>) -> Arc<Self> {
+        let engine = disk.engine();
+        Arc::new(Self { disk, engine })
+    }
+}
+
+impl Engine for Mounted {
+    fn write(&self, batch: &WriteBatch) -> Result<(), EngineError> {
+        self.disk.check("write", DiskFault::WriteFails)?;
+        self.engine.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        self.disk.check("sync", DiskFault::SyncFails)?;
+        self.disk.syncs.fetch_add(1, Ordering::Relaxed);
+        self.engine.sync()
+    }
+
+    fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.engine.get(cf, key)
+    }
+
+    fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
+        self.engine.snapshot()
+    }
+
+    fn approximate_size_bytes(&self, cf: Cf, range: &KeyRange) -> u64 {
+        self.engine.approximate_size_bytes(cf, range)
+    }
+
+    fn disk_usage(&self) -> DiskUsage {
+        self.engine.disk_usage()
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.sync()
+    }
+}

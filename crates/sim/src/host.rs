@@ -1,0 +1,122 @@
+//! A simulated machine and the node that runs on it, life after life.
+
+use std::sync::Arc;
+
+use cribwork_multiraft::MultiRaft;
+use cribwork_server::{Config, Node, NodeOptions, RaftConfig, RunningNode};
+use parking_lot::Mutex;
+
+use crate::clock::{HostClock, SimRuntime, SimTime};
+use crate::disk::{Mounted, SimDisk};
+use crate::network::SimNetwork;
+use crate::plan::Plan;
+use crate::random::Random;
+
+/// Port of the gRPC services on every host.
+const PORT: u16 = 20160;
+
+/// The name of node `number`, counted from 1.
+pub(crate) fn name(number: usize) -> String {
+    format!("node{number}")
+}
+
+/// The gRPC address of node `number`.
+pub(crate) fn address(number: usize) -> String {
+    format!("{}:{PORT}", name(number))
+}
+
+/// A machine.
+pub(crate) struct Host {
+    pub(crate) number: usize,
+    pub(crate) name: String,
+    pub(crate) clock: Arc<HostClock>,
+    pub(crate) disk: Arc<SimDisk>,
+    /// Of the whole cluster.
+    nodes: usize,
+    log_entries_max: u64,
+    seed: u64,
+    life: Mutex<Life>,
+}
+
+#[derive(Default)]
+struct Life {
+    /// Lives so far.
+    number: u64,
+    node: Option<RunningNode>,
+    /// Why this life has to end: its store failed.
+    fatal: Option<String>,
+}
+
+impl Host {
+    pub(crate) fn new(number: usize, plan: &Plan, stepped: SimTime) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            name: name(number),
+            clock: HostClock::new(stepped, plan.drift[number - 1]),
+            disk: SimDisk::new(),
+            nodes: plan.nodes,
+            log_entries_max: plan.log_entries_max,
+            seed: plan.seed,
+            life: Mutex::default(),
+        })
+    }
+
+    /// One life of the node; it ends with the host.
+    pub(crate) async fn live(self: Arc<Self>) -> turmoil::Result {
+        let life = {
+            let mut life = self.life.lock();
+            *life = Life { number: life.number + 1, ..Life::default() };
+            life.number
+        };
+        let config = Config {
+            listen: format!("0.0.0.0:{PORT}"),
+            http: "0.0.0.0:20180".to_owned(),
+            advertise: Some(address(self.number)),
+            join: (1..=self.nodes).map(address).collect(),
+            raft: RaftConfig {
+                log_entries_max: self.log_entries_max,
+                log_entries_kept: self.log_entries_max / 3,
+                ..RaftConfig::default()
+            },
+            ..Config::default()
+        };
+        let seed = Random::new(self.seed, (self.number as u64) << 32 | life);
+        let host = self.clone();
+        let options = NodeOptions {
+            config,
+            runtime: SimRuntime::new(self.clock.clone(), seed),
+            network: Arc::new(SimNetwork),
+            engine: Some(Mounted::new(self.disk.clone())),
+            on_fatal: Some(Arc::new(move |error| {
+                host.life.lock().fatal.get_or_insert_with(|| error.to_string());
+            })),
+        };
+        match Node::start(options).await {
+            Ok(node) => self.life.lock().node = Some(node),
+            // A disk that fails at start ends the life like one that fails later.
+            Err(error) => self.life.lock().fatal = Some(error.to_string()),
+        }
+        std::future::pending().await
+    }
+
+    /// The machine stopped. What the node held goes with it.
+    pub(crate) fn forget(&self) {
+        let node = self.life.lock().node.take();
+        drop(node);
+    }
+
+    /// Why the life has to end, if it has.
+    pub(crate) fn fatal(&self) -> Option<String> {
+        self.life.lock().fatal.clone()
+    }
+
+    /// The groups, once the node is a member.
+    pub(crate) fn multi(&self) -> Option<MultiRaft> {
+        self.life.lock().node.as_ref()?.multi()
+    }
+
+    /// Number of the life, from 1; 0 before the first.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.lock().number
+    }
+}

@@ -1,0 +1,324 @@
+//! `cribwork-sim`: runs of the simulated cluster, by seed.
+
+#![allow(clippy::disallowed_methods, reason = "one process waits for the others")]
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cribwork_sim::{FaultKind, Mutant, Plan, minimize, mutants, run};
+use cribwork_types::seeded::Bug;
+
+/// Exit code of a run that found a violation.
+const VIOLATION: u8 = 2;
+
+/// Runs a whole cluster in one process, with faults, from a seed, and judges what its clients saw.
+///
+/// The same seed and the same build give the same run. Exits with 2 if anything is wrong.
+#[derive(Parser)]
+#[command(name = "cribwork-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Run one seed, or many.
+    Run(RunArgs),
+    /// Look for fewer faults and a shorter run that still show a seed's violation.
+    Minimize(OneArgs),
+    /// Put each bug in and count the seeds that it takes to find it.
+    Mutants(MutantsArgs),
+    /// List the bugs that can be put in.
+    Bugs,
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    /// Simulated time of load with faults.
+    #[arg(long, value_parser = duration, default_value = "60s")]
+    duration: Duration,
+    /// Put this bug in (see `bugs`).
+    #[arg(long, value_parser = bug)]
+    bug: Option<Bug>,
+    /// Leave these kinds of faults out.
+    #[arg(long, value_delimiter = ',', value_parser = fault)]
+    without: Vec<FaultKind>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "human")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Human,
+    /// One JSON value a line.
+    Json,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The seed.
+    #[arg(long, conflicts_with = "seeds", required_unless_present = "seeds")]
+    seed: Option<u64>,
+    /// Seeds from A up to, not including, B; each in a process of its own.
+    #[arg(long, value_name = "A..B", value_parser = span)]
+    seeds: Option<(u64, u64)>,
+    /// Processes at once, with --seeds.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct OneArgs {
+    /// The seed.
+    #[arg(long)]
+    seed: u64,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct MutantsArgs {
+    /// Seeds after which a bug counts as not found.
+    #[arg(long, default_value_t = 50)]
+    max_seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Only these bugs.
+    #[arg(long, value_delimiter = ',', value_parser = bug)]
+    bugs: Vec<Bug>,
+    /// Bugs at once.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    cribwork_server::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn bug(text: &str) -> Result<Bug, String> {
+    let found = Bug::ALL.iter().find(|bug| bug.name() == text);
+    found.copied().ok_or_else(|| "no such bug: `cribwork-sim bugs` lists them".to_owned())
+}
+
+fn fault(text: &str) -> Result<FaultKind, String> {
+    let named = |kind: &FaultKind| serde_json::to_value(kind).is_ok_and(|name| name == text);
+    let names = || {
+        let all = FaultKind::ALL.iter().filter_map(|kind| serde_json::to_value(kind).ok());
+        all.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let found = FaultKind::ALL.into_iter().find(named);
+    found.ok_or_else(|| format!("no such kind of fault: {}", names()))
+}
+
+fn span(text: &str) -> Result<(u64, u64), String> {
+    let parse = |part: &str| part.parse::<u64>().map_err(|error| format!("{part}: {error}"));
+    let (from, to) = text.split_once("..").ok_or("two numbers with .. between them")?;
+    match (parse(from)?, parse(to)?) {
+        (from, to) if from < to => Ok((from, to)),
+        _ => Err("the second number must be larger".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        What::Run(args) => run_command(&args),
+        What::Minimize(args) => minimize_command(&args),
+        What::Mutants(args) => mutants_command(&args),
+        What::Bugs => bugs_command(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(VIOLATION),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(seed: u64, common: &Common) -> Plan {
+    let plan = Plan::new(seed, common.duration).with_bug(common.bug);
+    common.without.iter().fold(plan, |plan, kind| plan.without(*kind))
+}
+
+fn run_command(args: &RunArgs) -> anyhow::Result<bool> {
+    match (args.seed, args.seeds) {
+        (Some(seed), _) => run_one(seed, &args.common),
+        (None, Some(seeds)) => run_many(seeds, args.jobs, &args.common),
+        (None, None) => bail!("--seed or --seeds"),
+    }
+}
+
+fn run_one(seed: u64, common: &Common) -> anyhow::Result<bool> {
+    log_to_stderr();
+    let report = run(&plan(seed, common));
+    match common.output {
+        Output::Json => println!("{}", serde_json::to_string(&report)?),
+        Output::Human => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(report.ok)
+}
+
+/// What nodes log, if `RUST_LOG` asks for it.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let logs = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    logs.without_time().init();
+}
+
+/// One run in a process of its own: its report as it prints it.
+fn child(seed: u64, common: &Common) -> anyhow::Result<serde_json::Value> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["run", "--output", "json", "--seed", &seed.to_string()]);
+    command.args(["--duration", &format!("{}ms", common.duration.as_millis())]);
+    if let Some(bug) = common.bug {
+        command.args(["--bug", bug.name()]);
+    }
+    for kind in &common.without {
+        let name = serde_json::to_value(kind)?;
+        command.args(["--without", name.as_str().unwrap_or_default()]);
+    }
+    let output = command.stderr(Stdio::null()).output().context("cannot run a seed")?;
+    // A process that died without a report has met something worse than a violation.
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("seed {seed} ended without a report ({})", output.status))
+}
+
+fn is_ok(report: &serde_json::Value) -> bool {
+    report["ok"] == true
+}
+
+fn run_many(seeds: (u64, u64), jobs: usize, common: &Common) -> anyhow::Result<bool> {
+    let next = AtomicU64::new(seeds.0);
+    let clean = AtomicBool::new(true);
+    in_parallel(jobs, || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.1 {
+                return;
+            }
+            let line = match child(seed, common) {
+                Ok(report) => {
+                    clean.fetch_and(is_ok(&report), Ordering::Relaxed);
+                    match common.output {
+                        Output::Json => report.to_string(),
+                        Output::Human => summary(&report),
+                    }
+                }
+                Err(error) => {
+                    clean.store(false, Ordering::Relaxed);
+                    serde_json::json!({ "seed": seed, "ok": false, "error": format!("{error:#}") })
+                        .to_string()
+                }
+            };
+            println!("{line}");
+        }
+    });
+    Ok(clean.into_inner())
+}
+
+fn summary(report: &serde_json::Value) -> String {
+    let verdict = if is_ok(report) { "ok" } else { "VIOLATION" };
+    let speed = report["simulated_s"].as_f64().unwrap_or(0.0)
+        / report["wall_s"].as_f64().unwrap_or(1.0).max(0.001);
+    let mut line = format!(
+        "seed {}: {verdict}, trace {}, {} operations, {} unknown, {} elections, {} ranges, {speed:.1}x",
+        report["seed"],
+        report["trace_hash"].as_str().unwrap_or("?"),
+        report["ops"],
+        report["unknown"],
+        report["elections"],
+        report["ranges"],
+    );
+    for violation in report["violations"].as_array().into_iter().flatten() {
+        let text = |name: &str| violation[name].as_str().unwrap_or("?").to_owned();
+        line.push_str(&format!("\n  {}: {}", text("checker"), text("what")));
+    }
+    line
+}
+
+fn in_parallel(jobs: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(&work);
+        }
+    });
+}
+
+fn minimize_command(args: &OneArgs) -> anyhow::Result<bool> {
+    let all: BTreeSet<FaultKind> = FaultKind::ALL.into();
+    let smallest = minimize(&plan(args.seed, &args.common), |plan| {
+        let kept = plan.faults.iter().map(|(kind, _)| *kind).collect();
+        let without = all.difference(&kept).copied().collect();
+        let common = Common { without, duration: plan.duration, ..args.common.clone() };
+        eprintln!("{} kinds of faults, {:?}", plan.faults.len(), plan.duration);
+        Ok(serde_json::from_value(child(plan.seed, &common)?)?)
+    })?;
+    match &smallest {
+        None => println!("seed {} shows no violation", args.seed),
+        Some(found) => match args.common.output {
+            Output::Json => println!("{}", serde_json::to_string(found)?),
+            Output::Human => println!("{}", serde_json::to_string_pretty(found)?),
+        },
+    }
+    Ok(smallest.is_none())
+}
+
+fn mutants_command(args: &MutantsArgs) -> anyhow::Result<bool> {
+    let bugs: &[Bug] = if args.bugs.is_empty() { Bug::ALL } else { &args.bugs };
+    let next = AtomicU64::new(0);
+    let results: Mutex<Vec<(usize, anyhow::Result<Mutant>)>> = Mutex::default();
+    in_parallel(args.jobs, || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(bug) = bugs.get(at).copied() else { return };
+            let result = mutants(bug, args.first_seed, args.max_seeds, |seed, bug| {
+                let common = Common { bug: Some(bug), ..args.common.clone() };
+                Ok(serde_json::from_value(child(seed, &common)?)?)
+            });
+            if let Ok(mutant) = &result {
+                let how = if mutant.caught { "caught" } else { "NOT caught" };
+                eprintln!("{}: {how}, {} seeds, {}", mutant.bug, mutant.seeds, mutant.checker);
+            }
+            results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((at, result));
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.sort_by_key(|(at, _)| *at);
+    let all = results.into_iter().map(|(_, result)| result).collect::<Result<Vec<_>, _>>()?;
+    let caught = all.iter().filter(|mutant| mutant.caught).count();
+    match args.common.output {
+        Output::Json => println!("{}", serde_json::to_string(&all)?),
+        Output::Human => {
+            let mut out = std::io::stdout().lock();
+            for Mutant { bug, caught, seeds, checker, .. } in &all {
+                let seeds = if *caught { seeds.to_string() } else { format!("> {seeds}") };
+                writeln!(out, "{bug:<28} {seeds:>6}  {checker}")?;
+            }
+            writeln!(out, "{caught} of {} caught", all.len())?;
+        }
+    }
+    Ok(caught == all.len())
+}
+
+fn bugs_command() -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    for bug in Bug::ALL {
+        writeln!(out, "{:<28} {}", bug.name(), bug.what())?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,172 @@
+//! What one seed stands for: the cluster, the load, and which faults may come.
+//!
+//! Each run gets its own choice of faults, not a bit of everything: some bugs hide while others keep the
+//! system busy. Swarm testing (Groce and others, ISSTA 2012).
+
+use std::time::Duration;
+
+use cribwork_types::seeded::Bug;
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+
+/// What can go wrong, and what operators do meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// The process of one node dies; what it wrote stays.
+    Crash,
+    /// One machine loses power, and with it what was not synced.
+    PowerLoss,
+    /// A majority of the machines does, at once.
+    PowerLossMajority,
+    /// All machines do, at once.
+    PowerLossAll,
+    /// One node hears nobody and is heard by nobody.
+    Isolate,
+    /// One node is heard but hears nobody, or the other way round.
+    OneWay,
+    /// Each node sees only its neighbours.
+    Ring,
+    /// The links of some nodes are cut one by one and mended in another order.
+    Swizzle,
+    /// One link comes and goes.
+    Flap,
+    /// The packets of one link are kept and come late, all at once.
+    Hold,
+    /// The packets of one node take long.
+    Slow,
+    /// One node stands still for longer than leases and locks live.
+    Pause,
+    /// The wall clock of one node jumps.
+    ClockJump,
+    /// The disk of one node fails to write.
+    WriteFails,
+    /// The disk of one node fails to sync.
+    SyncFails,
+    /// The disk of one node is full.
+    DiskFull,
+    /// A client loses its links to one node.
+    CutClient,
+    /// A range is split.
+    Split,
+    /// Leadership of a range is handed over.
+    TransferLeader,
+    /// The leader of placement, and so of timestamps, dies.
+    CrashPlacement,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [FaultKind; 20] = [
+        FaultKind::Crash,
+        FaultKind::PowerLoss,
+        FaultKind::PowerLossMajority,
+        FaultKind::PowerLossAll,
+        FaultKind::Isolate,
+        FaultKind::OneWay,
+        FaultKind::Ring,
+        FaultKind::Swizzle,
+        FaultKind::Flap,
+        FaultKind::Hold,
+        FaultKind::Slow,
+        FaultKind::Pause,
+        FaultKind::ClockJump,
+        FaultKind::WriteFails,
+        FaultKind::SyncFails,
+        FaultKind::DiskFull,
+        FaultKind::CutClient,
+        FaultKind::Split,
+        FaultKind::TransferLeader,
+        FaultKind::CrashPlacement,
+    ];
+}
+
+/// Everything that one run follows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// What everything else comes from.
+    pub seed: u64,
+    /// Simulated time of load with faults; set-up, calm and final reads come on top.
+    #[serde(skip)]
+    pub duration: Duration,
+    /// Nodes, each with one replica of every range.
+    pub nodes: usize,
+    /// Ranges at the start.
+    pub ranges: u32,
+    /// Workers of each kind of traffic.
+    pub workers: Workers,
+    /// Faults that may come, each with its weight.
+    pub faults: Vec<(FaultKind, u64)>,
+    /// Mean time between two faults.
+    #[serde(skip)]
+    pub pause: Duration,
+    /// By how many millionths the clock of each node runs fast or slow.
+    pub drift: Vec<i64>,
+    /// Entries after which a log is cut; few, so that replicas that fall behind need snapshots.
+    pub log_entries_max: u64,
+    /// The bug that is put in.
+    #[serde(skip)]
+    pub bug: Option<Bug>,
+}
+
+/// How many workers do what.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Workers {
+    /// Raw gets, puts, deletes and swaps.
+    pub raw: u64,
+    /// Transactions that append to lists.
+    pub append: u64,
+    /// Transactions on registers.
+    pub register: u64,
+    /// Transfers of money.
+    pub bank: u64,
+}
+
+/// Clocks differ by at most twice this, millionths: within the drift that leases allow for.
+const DRIFT_MAX: u64 = 20_000;
+
+impl Plan {
+    /// The plan of `seed`.
+    pub fn new(seed: u64, duration: Duration) -> Self {
+        let mut random = Random::new(seed, 1);
+        let nodes = if random.chance(25) { 5 } else { 3 };
+        let mut faults = Vec::new();
+        for kind in FaultKind::ALL {
+            if random.chance(45) {
+                faults.push((kind, random.within(1..8)));
+            }
+        }
+        let drift =
+            (0..nodes).map(|_| random.below(2 * DRIFT_MAX) as i64 - DRIFT_MAX as i64).collect();
+        Self {
+            seed,
+            duration,
+            nodes,
+            ranges: random.within(1..7) as u32,
+            workers: Workers {
+                raw: random.within(2..6),
+                append: random.within(1..5),
+                register: random.within(1..4),
+                bank: random.within(1..4),
+            },
+            faults,
+            pause: random.millis(500..4000),
+            drift,
+            log_entries_max: if random.chance(80) { random.within(10..150) } else { 10_000 },
+            bug: None,
+        }
+    }
+
+    /// The same with a bug in it.
+    pub fn with_bug(self, bug: Option<Bug>) -> Self {
+        Self { bug, ..self }
+    }
+
+    /// The same without one kind of fault.
+    pub fn without(&self, kind: FaultKind) -> Self {
+        let mut plan = self.clone();
+        plan.faults.retain(|(other, _)| *other != kind);
+        plan
+    }
+}

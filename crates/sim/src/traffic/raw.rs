@@ -1,0 +1,64 @@
+//! Raw reads, writes and swaps of single keys.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use cribwork_checker::{Blob, Op};
+
+use super::Worker;
+
+pub(super) const KEYS: Range<u64> = 0..20;
+
+pub(super) fn key(number: u64) -> Bytes {
+    format!("raw{number:02}").into()
+}
+
+/// One operation on one key.
+pub(super) async fn once(worker: &mut Worker) -> bool {
+    let key = key(worker.random.below(KEYS.end));
+    let unique = worker.unique();
+    match worker.random.below(10) {
+        0..4 => get(worker, key).await,
+        4..7 => put(worker, key, unique).await,
+        7 => delete(worker, key).await,
+        _ => swap(worker, key, unique).await,
+    }
+}
+
+pub(super) async fn get(worker: &mut Worker, key: Bytes) -> bool {
+    let begun = worker.begin();
+    let result = worker.client.raw().get(key.clone()).await;
+    let value = result.clone().ok().flatten().map(Blob::from);
+    worker.record(begun, &result, Op::Get { key: key.into(), value })
+}
+
+async fn put(worker: &mut Worker, key: Bytes, unique: u64) -> bool {
+    let value = Bytes::from(unique.to_string());
+    let begun = worker.begin();
+    let result = worker.client.raw().atomic().put(key.clone(), value.clone()).await;
+    worker.record(begun, &result, Op::Put { key: key.into(), value: value.into() })
+}
+
+async fn delete(worker: &mut Worker, key: Bytes) -> bool {
+    let begun = worker.begin();
+    let result = worker.client.raw().atomic().delete(key.clone()).await;
+    worker.record(begun, &result, Op::Delete { key: key.into() })
+}
+
+/// Swaps what it has just read.
+async fn swap(worker: &mut Worker, key: Bytes, unique: u64) -> bool {
+    let raw = worker.client.raw();
+    let Ok(expected) = raw.get(key.clone()).await else { return false };
+    let value = Bytes::from(unique.to_string());
+    let begun = worker.begin();
+    let result = raw.compare_and_swap(key.clone(), expected.clone(), value.clone()).await;
+    let answer = result.as_ref().ok();
+    let op = Op::Cas {
+        key: key.into(),
+        expected: expected.map(Blob::from),
+        value: value.into(),
+        swapped: answer.map(|answer| answer.swapped),
+        previous: answer.map(|answer| answer.previous.clone().map(Blob::from)),
+    };
+    worker.record(begun, &result, op)
+}
