@@ -15,7 +15,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test verify fix bench
+.PHONY: help setup build demo test verify fix bench sim mutants
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,14 +32,23 @@ demo: build ## a cluster in one process that moves money and checks every cent (
 
 # Binaries first, with the very features that the tests are built with: the tests of real processes run
 # the `cribwork` of the same profile.
-test: setup ## all tests, those of real processes included (dev profile)
-	cargo build --workspace --bins --tests
-	cargo test --workspace $(ARGS)
+test: setup ## all tests, those of real processes and of the simulator included
+	cargo build --workspace --exclude cribwork-sim --bins --tests
+	cargo test --workspace --exclude cribwork-sim $(ARGS)
+	cargo test --profile sim -p cribwork-sim
+
+# The simulator has bugs to put in, so nothing else is built together with it.
+sim: setup ## simulated clusters with faults, by seed (ARGS="--seeds 1..101 --jobs 2")
+	cargo run --profile sim -p cribwork-sim -- run $(or $(ARGS),--seeds 1..21 --jobs 2)
+
+mutants: setup ## how many of the seeded bugs the simulator finds, and how soon
+	cargo run --profile sim -p cribwork-sim -- mutants $(ARGS)
 
 verify: setup ## read-only checks: format, lints, layering, tidiness, documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo run --locked --quiet -p cribwork-xtask -- layering
+	cargo run --locked --quiet -p cribwork-xtask -- seeded
 	cargo run --locked --quiet -p cribwork-xtask -- tidy
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace
 

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Runtime, WriteBatch};
 use crossbeam::queue::ArrayQueue;
@@ -30,6 +31,9 @@ use crate::{Engine, EngineError, LogWriterMetrics};
 
 /// Name of the worker in thread lists.
 const WORKER_NAME: &str = "log-writer";
+
+/// How long a disk that the simulator makes slow takes.
+const SLOW_LOG: Duration = Duration::from_millis(60);
 
 /// Appends in one batch from which on others are taken to be at work, so that a pause brings more.
 const CROWD: usize = 3;
@@ -309,6 +313,9 @@ impl Worker {
             if !early.is_zero() && !closing {
                 self.runtime.sleep(early).await;
             }
+            if strikes(Quirk::SlowLog) {
+                self.runtime.sleep(SLOW_LOG).await;
+            }
             let Some(first) = self.ending.shared.pop() else { continue };
             let started = self.runtime.now();
             match self.commit(first) {
@@ -328,7 +335,10 @@ impl Worker {
         let mut bytes = batch.size_bytes();
         let mut callbacks = vec![done];
         // The count is bounded too: appends without bytes could come as fast as they are taken.
-        while bytes < shared.options.batch_bytes_max && callbacks.len() <= shared.queue.capacity() {
+        while bytes < shared.options.batch_bytes_max
+            && callbacks.len() <= shared.queue.capacity()
+            && !strikes(Quirk::SmallLogBatch)
+        {
             let Some(next) = shared.pop() else { break };
             bytes += next.batch.size_bytes();
             sync |= next.sync;

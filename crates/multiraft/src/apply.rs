@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use cribwork_engine::Engine;
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +90,7 @@ pub(crate) async fn run(shared: Arc<NodeShared>, mut jobs: mpsc::Receiver<Job>) 
         round.push(first);
         let mut bytes = 0;
         while bytes < APPLY_ROUND_BYTES_MAX
+            && !strikes(Quirk::SmallApplyRound)
             && let Ok(job) = jobs.try_recv()
         {
             bytes += size_bytes(&job);

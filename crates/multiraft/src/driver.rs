@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cribwork_transport::{Class, Message};
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::{RangeId, ReplicaId, StoreId};
 
 use crate::node::NodeShared;
@@ -169,6 +170,9 @@ enum Wish {
 /// Whether this replica wants to lead, and when.
 fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option<Wish> {
     let mut campaigning = replica.campaigning.lock();
+    if strikes(Quirk::Campaign) && votes(replica) {
+        return Some(Wish::Now(2));
+    }
     if !is_leaderless(replica) || shared.within_first_lease() {
         campaigning.next_ms = None;
         return None;
@@ -192,15 +196,12 @@ fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option
 
 /// True if this voter sees no leader that lives in the life in which it was last heard from.
 fn is_leaderless(replica: &Arc<Replica>) -> bool {
-    if !replica.is_initialised() {
-        return false;
-    }
+    votes(replica) && !replica.has_live_leader()
+}
+
+fn votes(replica: &Arc<Replica>) -> bool {
     let descriptor = replica.descriptor();
-    let votes = descriptor.voters().any(|voter| voter.id == replica.replica_id());
-    if !votes {
-        return false;
-    }
-    !replica.has_live_leader()
+    replica.is_initialised() && descriptor.voters().any(|voter| voter.id == replica.replica_id())
 }
 
 /// This replica's place among the live voters that may succeed the leader, rotated by range.

@@ -14,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_engine::EngineSnapshot;
 use cribwork_transport::{Class, Message};
 use cribwork_types::codec::{Reader, put_bytes};
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     Cf, CodecError, KeyRange, RangeDescriptor, RangeId, ReplicaId, RuntimeExt, StoreId, WriteBatch,
@@ -215,7 +216,8 @@ impl Outbox<'_> {
 
     async fn send_part(&mut self, flags: u8, part: &[u8]) -> Result<(), RaftError> {
         let shared = self.replica.shared();
-        if !matches!(self.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+        let given_up = !matches!(self.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        if given_up || strikes(Quirk::StopSnapshot) {
             // Before the last part, an answer means that the receiver has given it up.
             let (range, why) = (self.replica.range_id(), "the receiver gave it up".to_owned());
             return Err(RaftError::Refused { range, why });

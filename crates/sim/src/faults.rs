@@ -12,6 +12,8 @@ use crate::recorder::Recorder;
 /// How a fault ends.
 #[derive(Clone, Debug)]
 enum Mend {
+    /// Not the end of a fault but one more, planned with the others.
+    Stop(usize),
     Restart(usize),
     /// These links deliver again.
     Links(Vec<(String, String)>),
@@ -36,7 +38,7 @@ enum Mend {
 pub(crate) enum Order {
     /// Split some range at a key drawn from this number.
     Split(u64),
-    /// Hand a range drawn from this number to a store drawn from it.
+    /// Hand a few ranges drawn from this number to stores drawn from it.
     TransferLeader(u64),
 }
 
@@ -122,6 +124,14 @@ impl Faults {
         self.kinds[0].0
     }
 
+    /// Mostly about as long as a lease or an election, sometimes much longer.
+    fn a_while(&mut self) -> Duration {
+        match self.random.chance(70) {
+            true => self.random.millis(100..1500),
+            false => self.random.millis(1500..8000),
+        }
+    }
+
     fn host(&mut self, cluster: &Cluster<'_>) -> usize {
         self.random.below(cluster.hosts.len() as u64) as usize
     }
@@ -140,6 +150,8 @@ impl Faults {
             | FaultKind::PowerLoss
             | FaultKind::PowerLossMajority
             | FaultKind::PowerLossAll => self.stop(kind, cluster, now),
+            FaultKind::RestartStorm => self.restart_all(cluster, now),
+            FaultKind::Amnesia => self.cut_off_and_restart(cluster, now),
             FaultKind::Pause => {
                 let host = self.host(cluster);
                 cluster.hosts[host].clock.pause();
@@ -147,7 +159,7 @@ impl Faults {
                 for (a, b) in &links {
                     cluster.sim.hold(a.as_str(), b.as_str());
                 }
-                let end = now + self.random.millis(300..6000);
+                let end = now + self.a_while();
                 self.mends.push((end, Mend::Links(links)));
                 self.mends.push((end, Mend::Resume(host)));
             }
@@ -191,15 +203,50 @@ impl Faults {
                 // The disk of a machine that is started again is in order.
                 cluster.hosts[host].disk.set_fault(DiskFault::None);
             }
-            self.mends.push((now + self.random.millis(50..5000), Mend::Restart(host)));
+            let after = match self.random.chance(50) {
+                true => self.random.millis(20..400),
+                false => self.a_while(),
+            };
+            self.mends.push((now + after, Mend::Restart(host)));
+        }
+    }
+
+    /// All machines restart a few times, close together: in the middle of elections.
+    fn restart_all(&mut self, cluster: &Cluster<'_>, now: Duration) {
+        for host in 0..cluster.hosts.len() {
+            let mut at = now;
+            for _ in 0..self.random.within(1..6) {
+                at += self.random.millis(1..300);
+                self.mends.push((at, Mend::Stop(host)));
+                at += self.random.millis(5..150);
+                self.mends.push((at, Mend::Restart(host)));
+            }
+        }
+    }
+
+    /// What the others have promised to a node that is cut off, they may have forgotten.
+    fn cut_off_and_restart(&mut self, cluster: &Cluster<'_>, now: Duration) {
+        let alone = self.host(cluster);
+        let mut links = links_of(cluster, alone);
+        links.retain(|(_, other)| !CLIENTS.contains(&other.as_str()));
+        let end = now + self.a_while();
+        self.cut(cluster, links, end);
+        for host in (0..cluster.hosts.len()).filter(|host| *host != alone) {
+            let at = now + self.random.millis(0..100);
+            self.mends.push((at, Mend::Stop(host)));
+            self.mends.push((at + self.random.millis(5..150), Mend::Restart(host)));
         }
     }
 
     /// Makes the network worse.
     fn disturb(&mut self, kind: FaultKind, cluster: &mut Cluster<'_>, now: Duration) {
         let host = self.host(cluster);
-        let end = now + self.random.millis(200..8000);
+        let end = now + self.a_while();
         let mut links = links_of(cluster, host);
+        // Clients that still reach a node which nobody else reaches are what is dangerous.
+        if kind != FaultKind::CutClient && self.random.chance(60) {
+            links.retain(|(_, other)| !CLIENTS.contains(&other.as_str()));
+        }
         match kind {
             FaultKind::Isolate => self.cut(cluster, links, end),
             FaultKind::Ring => self.cut(cluster, chords(cluster), end),
@@ -273,6 +320,11 @@ impl Faults {
 
     fn mend(&mut self, mend: Mend, cluster: &mut Cluster<'_>, now: Duration) {
         match mend {
+            Mend::Stop(host) if cluster.is_up(host) => {
+                let power = self.random.chance(50);
+                cluster.crash(host, power.then_some(&mut self.random));
+            }
+            Mend::Stop(_) => {}
             Mend::Restart(host) => {
                 cluster.hosts[host].disk.set_fault(DiskFault::None);
                 cluster.restart(host);

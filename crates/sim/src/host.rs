@@ -1,5 +1,6 @@
 //! A simulated machine and the node that runs on it, life after life.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cribwork_multiraft::MultiRaft;
@@ -36,6 +37,8 @@ pub(crate) struct Host {
     log_entries_max: u64,
     seed: u64,
     life: Mutex<Life>,
+    /// Counters of lives that are over.
+    counters: Mutex<BTreeMap<String, u64>>,
 }
 
 #[derive(Default)]
@@ -58,6 +61,7 @@ impl Host {
             log_entries_max: plan.log_entries_max,
             seed: plan.seed,
             life: Mutex::default(),
+            counters: Mutex::default(),
         })
     }
 
@@ -102,7 +106,18 @@ impl Host {
     /// The machine stopped. What the node held goes with it.
     pub(crate) fn forget(&self) {
         let node = self.life.lock().node.take();
-        drop(node);
+        if let Some(node) = node {
+            add_counters(&node, &mut self.counters.lock());
+        }
+    }
+
+    /// What the node's own counters came to, all lives together: by name, labels summed up.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = self.counters.lock().clone();
+        if let Some(node) = &self.life.lock().node {
+            add_counters(node, &mut counters);
+        }
+        counters
     }
 
     /// Why the life has to end, if it has.
@@ -118,5 +133,25 @@ impl Host {
     /// Number of the life, from 1; 0 before the first.
     pub(crate) fn life(&self) -> u64 {
         self.life.lock().number
+    }
+}
+
+/// Families of counters that say which paths a run took.
+const FAMILIES: [&str; 3] = ["cribwork_raft_", "cribwork_kv_", "cribwork_place_"];
+
+fn add_counters(node: &RunningNode, counters: &mut BTreeMap<String, u64>) {
+    let mut text = String::new();
+    let registry = node.registry();
+    if prometheus_client::encoding::text::encode(&mut text, &registry.lock()).is_err() {
+        return;
+    }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let name = series.split('{').next().unwrap_or(series);
+        let Some(name) = name.strip_suffix("_total") else { continue };
+        let ours = FAMILIES.iter().any(|family| name.starts_with(family));
+        if let Some(value) = value.parse::<u64>().ok().filter(|value| ours && *value > 0) {
+            *counters.entry(name.to_owned()).or_default() += value;
+        }
     }
 }

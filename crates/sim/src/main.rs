@@ -4,14 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cribwork_sim::{FaultKind, Mutant, Plan, minimize, mutants, run};
+use cribwork_sim::{FaultKind, Found, Mutant, Plan, Report, minimize, mutants, run};
 use cribwork_types::seeded::Bug;
 
 /// Exit code of a run that found a violation.
@@ -180,8 +180,9 @@ fn log_to_stderr() {
     logs.without_time().init();
 }
 
-/// One run in a process of its own: its report as it prints it.
-fn child(seed: u64, common: &Common) -> anyhow::Result<serde_json::Value> {
+/// One run in a process of its own. One that ends without a report has met something worse than a
+/// violation, and has found it all the same.
+fn child(seed: u64, common: &Common) -> anyhow::Result<Report> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["run", "--output", "json", "--seed", &seed.to_string()]);
     command.args(["--duration", &format!("{}ms", common.duration.as_millis())]);
@@ -192,14 +193,15 @@ fn child(seed: u64, common: &Common) -> anyhow::Result<serde_json::Value> {
         let name = serde_json::to_value(kind)?;
         command.args(["--without", name.as_str().unwrap_or_default()]);
     }
-    let output = command.stderr(Stdio::null()).output().context("cannot run a seed")?;
-    // A process that died without a report has met something worse than a violation.
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("seed {seed} ended without a report ({})", output.status))
-}
-
-fn is_ok(report: &serde_json::Value) -> bool {
-    report["ok"] == true
+    let output = command.output().context("cannot run a seed")?;
+    Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let panic = errors.lines().skip_while(|line| !line.contains("panicked at"));
+        let panic: Vec<&str> = panic.take(2).collect();
+        let what = format!("{}: {}", output.status, panic.join(" "));
+        let violations = vec![Found { checker: "process".to_owned(), what }];
+        Report { seed, violations, ..Report::default() }
+    }))
 }
 
 fn run_many(seeds: (u64, u64), jobs: usize, common: &Common) -> anyhow::Result<bool> {
@@ -211,42 +213,33 @@ fn run_many(seeds: (u64, u64), jobs: usize, common: &Common) -> anyhow::Result<b
             if seed >= seeds.1 {
                 return;
             }
-            let line = match child(seed, common) {
-                Ok(report) => {
-                    clean.fetch_and(is_ok(&report), Ordering::Relaxed);
-                    match common.output {
-                        Output::Json => report.to_string(),
-                        Output::Human => summary(&report),
-                    }
-                }
-                Err(error) => {
-                    clean.store(false, Ordering::Relaxed);
-                    serde_json::json!({ "seed": seed, "ok": false, "error": format!("{error:#}") })
-                        .to_string()
-                }
-            };
+            let line = child(seed, common).and_then(|report| {
+                clean.fetch_and(report.ok, Ordering::Relaxed);
+                Ok(match common.output {
+                    Output::Json => serde_json::to_string(&report)?,
+                    Output::Human => summary(&report),
+                })
+            });
+            let line = line.unwrap_or_else(|error| {
+                clean.store(false, Ordering::Relaxed);
+                format!("seed {seed}: {error:#}")
+            });
             println!("{line}");
         }
     });
     Ok(clean.into_inner())
 }
 
-fn summary(report: &serde_json::Value) -> String {
-    let verdict = if is_ok(report) { "ok" } else { "VIOLATION" };
-    let speed = report["simulated_s"].as_f64().unwrap_or(0.0)
-        / report["wall_s"].as_f64().unwrap_or(1.0).max(0.001);
+fn summary(report: &Report) -> String {
+    let Report { seed, trace_hash, ops, unknown, elections, ranges, .. } = report;
+    let verdict = if report.ok { "ok" } else { "VIOLATION" };
+    let speed = report.simulated_s / report.wall_s.max(0.001);
     let mut line = format!(
-        "seed {}: {verdict}, trace {}, {} operations, {} unknown, {} elections, {} ranges, {speed:.1}x",
-        report["seed"],
-        report["trace_hash"].as_str().unwrap_or("?"),
-        report["ops"],
-        report["unknown"],
-        report["elections"],
-        report["ranges"],
+        "seed {seed}: {verdict}, trace {trace_hash}, {ops} operations, {unknown} unknown, \
+         {elections} elections, {ranges} ranges, {speed:.1}x"
     );
-    for violation in report["violations"].as_array().into_iter().flatten() {
-        let text = |name: &str| violation[name].as_str().unwrap_or("?").to_owned();
-        line.push_str(&format!("\n  {}: {}", text("checker"), text("what")));
+    for Found { checker, what } in &report.violations {
+        line.push_str(&format!("\n  {checker}: {what}"));
     }
     line
 }
@@ -266,7 +259,7 @@ fn minimize_command(args: &OneArgs) -> anyhow::Result<bool> {
         let without = all.difference(&kept).copied().collect();
         let common = Common { without, duration: plan.duration, ..args.common.clone() };
         eprintln!("{} kinds of faults, {:?}", plan.faults.len(), plan.duration);
-        Ok(serde_json::from_value(child(plan.seed, &common)?)?)
+        child(plan.seed, &common)
     })?;
     match &smallest {
         None => println!("seed {} shows no violation", args.seed),
@@ -288,7 +281,7 @@ fn mutants_command(args: &MutantsArgs) -> anyhow::Result<bool> {
             let Some(bug) = bugs.get(at).copied() else { return };
             let result = mutants(bug, args.first_seed, args.max_seeds, |seed, bug| {
                 let common = Common { bug: Some(bug), ..args.common.clone() };
-                Ok(serde_json::from_value(child(seed, &common)?)?)
+                child(seed, &common)
             });
             if let Ok(mutant) = &result {
                 let how = if mutant.caught { "caught" } else { "NOT caught" };

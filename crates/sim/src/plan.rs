@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use cribwork_types::quirk::Quirk;
 use cribwork_types::seeded::Bug;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,10 @@ pub enum FaultKind {
     PowerLossMajority,
     /// All machines do, at once.
     PowerLossAll,
+    /// All machines restart again and again within a second or two.
+    RestartStorm,
+    /// One node is cut off from the others, which all restart at once.
+    Amnesia,
     /// One node hears nobody and is heard by nobody.
     Isolate,
     /// One node is heard but hears nobody, or the other way round.
@@ -58,11 +63,13 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 20] = [
+    pub const ALL: [FaultKind; 22] = [
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::PowerLossMajority,
         FaultKind::PowerLossAll,
+        FaultKind::RestartStorm,
+        FaultKind::Amnesia,
         FaultKind::Isolate,
         FaultKind::OneWay,
         FaultKind::Ring,
@@ -105,6 +112,9 @@ pub struct Plan {
     pub drift: Vec<i64>,
     /// Entries after which a log is cut; few, so that replicas that fall behind need snapshots.
     pub log_entries_max: u64,
+    /// What goes worse than it would by itself, during load.
+    #[serde(skip)]
+    pub quirks: Vec<Quirk>,
     /// The bug that is put in.
     #[serde(skip)]
     pub bug: Option<Bug>,
@@ -151,9 +161,10 @@ impl Plan {
                 bank: random.within(1..4),
             },
             faults,
-            pause: random.millis(500..4000),
+            pause: random.millis(300..3000),
             drift,
             log_entries_max: if random.chance(80) { random.within(10..150) } else { 10_000 },
+            quirks: Quirk::ALL.iter().copied().filter(|_| random.chance(25)).collect(),
             bug: None,
         }
     }

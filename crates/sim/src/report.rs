@@ -16,7 +16,7 @@ pub struct Found {
 }
 
 /// The result of one run: one line of JSON.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// What everything came from.
     pub seed: u64,
@@ -38,6 +38,8 @@ pub struct Report {
     pub elections: u64,
     /// Ranges at the end.
     pub ranges: u64,
+    /// Which paths the nodes took: their own counters, summed up.
+    pub coverage: BTreeMap<String, u64>,
     /// What each checker looked at.
     pub checked: BTreeMap<String, u64>,
     /// What is wrong.

@@ -1,11 +1,12 @@
 //! One run, from the first step to the verdict.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cribwork_checker::{Op, Outcome};
-use cribwork_types::seeded;
+use cribwork_types::{quirk, seeded};
 
 use crate::cluster::Cluster;
 use crate::faults::Faults;
@@ -114,11 +115,13 @@ impl Run<'_> {
     fn load(&mut self, plan: &Plan) {
         let end = self.cluster.now() + plan.duration;
         self.faults = Faults::new(plan, &self.recorder, self.cluster.now());
+        quirk::put_to_work(&plan.quirks, plan.seed);
         while self.cluster.now() < end && self.step() {
             if let Some(order) = self.faults.step(&mut self.cluster) {
                 self.shared.orders.lock().push(order);
             }
         }
+        quirk::put_to_work(&[], 0);
         self.faults.mend_all(&mut self.cluster);
     }
 
@@ -176,6 +179,10 @@ impl Run<'_> {
         let simulated_s = self.cluster.now().as_secs_f64();
         let (elections, faults) = (self.watch.elections(), self.faults.counts.clone());
         let ranges = self.ranges;
+        let mut coverage = BTreeMap::new();
+        for (name, count) in self.cluster.hosts.iter().flat_map(|host| host.counters()) {
+            *coverage.entry(name).or_default() += count;
+        }
         // A simulation that panicked must not be taken apart: that would panic again.
         std::mem::forget(self.cluster);
         Report {
@@ -189,6 +196,7 @@ impl Run<'_> {
             faults,
             elections,
             ranges,
+            coverage,
             checked,
             ok: violations.is_empty(),
             violations,

@@ -324,11 +324,16 @@ async fn carry_out(shared: &Shared, client: &Client, order: Order) -> Result<(),
         }
         Order::TransferLeader(number) => {
             let ranges = client.ranges(cribwork_types::KeyRange::all(), 0).await?;
-            let Some(placed) = ranges.get(number as usize % ranges.len().max(1)) else {
+            if ranges.is_empty() {
                 return Ok(());
-            };
-            let store = StoreId(number / 7 % shared.nodes as u64 + 1);
-            client.admin().transfer_leader(placed.range.id, store).await
+            }
+            let transfers = (0..number % 5 + 1).map(|at| {
+                let placed = &ranges[(number / 5 + at) as usize % ranges.len()];
+                let store = StoreId((number / 7 + at) % shared.nodes as u64 + 1);
+                let (admin, range) = (client.admin(), placed.range.id);
+                async move { admin.transfer_leader(range, store).await }
+            });
+            futures::future::join_all(transfers).await.into_iter().collect()
         }
     }
 }

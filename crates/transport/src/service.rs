@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cribwork_proto::cribwork::peer::peer_server::Peer;
 use cribwork_proto::cribwork::peer::{Ack, Frame};
 use cribwork_types::BoxFuture;
+use cribwork_types::quirk::{Quirk, strikes};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -126,10 +127,14 @@ impl Receiver {
 
     fn take(&mut self, frame: Frame) -> Result<(), Status> {
         let from = self.slot.from;
-        let messages = frame::decode(frame, self.received + 1).map_err(|error| {
+        if strikes(Quirk::BreakStream) {
+            return Err(Status::unavailable("the simulator broke the stream"));
+        }
+        let mut messages = frame::decode(frame, self.received + 1).map_err(|error| {
             tracing::error!(peer = %from, %error, "closing the peer's stream");
             Status::invalid_argument(error.to_string())
         })?;
+        messages.retain(|_| !strikes(Quirk::LoseMessage));
         let bytes: usize = messages.iter().map(cost).sum();
         let metrics = &self.shared.metrics;
         metrics.frames_received.inc();

@@ -15,6 +15,7 @@ pub mod key;
 mod key_range;
 pub mod limits;
 mod mutation;
+pub mod quirk;
 mod runtime;
 pub mod seeded;
 mod timestamp;

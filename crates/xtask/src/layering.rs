@@ -44,6 +44,7 @@ pub const LAYERS: &[(&str, Uses)] = &[
     ("cribwork-workload", Uses::Crates(&["cribwork-client"])),
     ("cribwork-cli", Uses::Crates(&["cribwork-server", "cribwork-client", "cribwork-workload"])),
     ("cribwork-xtask", Uses::Crates(&[])),
+    ("cribwork-sim", Uses::Any),
     ("cribwork-tests", Uses::Any),
     ("cribwork-benches", Uses::Any),
 ];

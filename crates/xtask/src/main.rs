@@ -1,4 +1,4 @@
-//! Command line of the repository checks: `cargo run -p cribwork-xtask -- layering|tidy|bench-table`.
+//! Command line of the repository checks: `cargo run -p cribwork-xtask -- layering|seeded|tidy|bench-table`.
 //!
 //! Findings go to stderr. Exit codes: 0 clean, 1 findings or failure, 64 wrong usage.
 
@@ -7,12 +7,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cribwork_xtask::{bench_table, layering, tidy};
+use cribwork_xtask::{bench_table, layering, seeded, tidy};
 
 const USAGE: &str = "\
 usage: cargo run -p cribwork-xtask -- COMMAND
 
   layering     crates use only what their layer may use
+  seeded       bugs put in on purpose stay in the simulator
   tidy         file and function sizes, banned forms and words, module documentation
   bench-table  print the last benchmark run as a table";
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let root = PathBuf::from(own).join("../..");
     let outcome = match command.as_str() {
         "layering" => layering::check_repository(&root),
+        "seeded" => seeded::check_repository(&root),
         "tidy" => tidy::check_repository(&root)
             .map(|findings| findings.iter().map(ToString::to_string).collect()),
         "bench-table" => bench_table::render_repository(&root).map(|table| {

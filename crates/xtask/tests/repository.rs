@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cribwork_xtask::{layering, tidy};
+use cribwork_xtask::{layering, seeded, tidy};
 
 /// Asked for when the test runs: it may have been built for another clone.
 fn root() -> PathBuf {
@@ -12,6 +12,12 @@ fn root() -> PathBuf {
 #[test]
 fn crates_use_only_what_their_layer_may_use() {
     let findings = layering::check_repository(&root()).expect("cargo metadata runs");
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+#[test]
+fn bugs_put_in_on_purpose_stay_in_the_simulator() {
+    let findings = seeded::check_repository(&root()).expect("cargo metadata runs");
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
 

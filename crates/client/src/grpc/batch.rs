@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use cribwork_proto::tikvpb::{
     BatchCommandsRequest, BatchCommandsResponse, batch_commands_request::Request,
 };
+use cribwork_types::quirk::{Quirk, strikes};
 use futures::Stream;
 use parking_lot::Mutex;
 use prost::Message;
@@ -120,7 +121,9 @@ impl Receiver {
     pub(super) fn deliver(&self, batch: BatchCommandsResponse) {
         let mut pending = self.pending.lock();
         for (id, response) in batch.request_ids.into_iter().zip(batch.responses) {
-            if let Some(waiter) = pending.waiters.remove(&id) {
+            if let Some(waiter) = pending.waiters.remove(&id)
+                && !strikes(Quirk::LoseAnswer)
+            {
                 let answer = response
                     .cmd
                     .ok_or_else(|| ChannelError::refused("the store does not know this command"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cribwork_multiraft::{MultiRaft, RaftError, ReadHandle, Replica, WriteToken};
 use cribwork_proto::kvrpcpb::Context;
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     ClusterId, RangeDescriptor, RangeId, Runtime, RuntimeExt, StoreId, Timestamp, WriteBatch,
@@ -125,7 +126,7 @@ impl Core {
     ) -> Result<C::Answer, Failure> {
         let started = self.runtime.now();
         let outcome = match self.in_flight.load(Ordering::Relaxed) {
-            count if count >= self.limits.commands_in_flight_max => {
+            count if count >= self.limits.commands_in_flight_max || strikes(Quirk::RefuseBusy) => {
                 Err(self.busy("too many commands are under way"))
             }
             _ => {
