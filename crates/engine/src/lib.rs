@@ -28,6 +28,7 @@ mod options;
 mod rocks;
 mod rocks_cursor;
 mod rocks_options;
+mod watched;
 
 #[cfg(test)]
 mod test_runtime;
@@ -41,3 +42,4 @@ pub use memory::MemoryEngine;
 pub use metrics::LogWriterMetrics;
 pub use options::EngineOptions;
 pub use rocks::RocksEngine;
+pub use watched::Watched;

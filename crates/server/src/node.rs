@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cribwork_engine::{Engine, EngineError, RocksEngine};
+use cribwork_engine::{Engine, EngineError, RocksEngine, Watched};
 use cribwork_multiraft::MultiRaft;
 use cribwork_proto::cribwork::admin::InitResponse;
 use cribwork_types::{ClusterId, Runtime, RuntimeExt, StoreId};
@@ -78,6 +78,8 @@ impl Node {
             Some(engine) => engine,
             None => RocksEngine::open(&config.data_dir, config.engine.options())?,
         };
+        let on_fatal = options.on_fatal.unwrap_or_else(|| Arc::new(end_process));
+        let engine: Arc<dyn Engine> = Watched::new(engine, on_fatal.clone());
         let stop = CancellationToken::new();
         let bind = |address| Incoming::bind(&*network, address, stop.clone(), runtime.clone());
         let grpc = bind(&config.listen).await?;
@@ -98,7 +100,7 @@ impl Node {
             connector,
             gates: Gates::new(InitOnly::new(node.clone())),
             health,
-            on_fatal: options.on_fatal.unwrap_or_else(|| Arc::new(end_process)),
+            on_fatal,
             http: reachable_http(&address, http_address),
             address,
             instance: runtime.random_u64(),
@@ -153,7 +155,8 @@ fn reachable_http(address: &str, http: SocketAddr) -> String {
     }
 }
 
-/// A failed fsync may have dropped the pages that it was to write: answering on would be lying.
+/// A failed fsync may have dropped the pages that it was to write, and a damaged block may have neighbours:
+/// answering on would be lying.
 fn end_process(error: EngineError) {
     tracing::error!(%error, "disk error: stopping rather than serving what may be lost");
     std::process::exit(EXIT_DISK_FAILED);

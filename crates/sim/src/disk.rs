@@ -1,10 +1,10 @@
-//! A simulated disk: what was not synced can be lost, and it can fail or fill up.
+//! A simulated disk: what was not synced can be lost, it can fail or fill up, and bits on it can flip.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use cribwork_engine::{DiskUsage, Engine, EngineError, EngineSnapshot, MemoryEngine};
+use cribwork_engine::{Cursor, DiskUsage, Engine, EngineError, EngineSnapshot, MemoryEngine};
 use cribwork_types::{Cf, KeyRange, WriteBatch};
 use parking_lot::Mutex;
 
@@ -30,7 +30,13 @@ pub(crate) struct SimDisk {
     engine: Mutex<Arc<MemoryEngine>>,
     fault: AtomicU8,
     syncs: AtomicU64,
+    /// Which part of all keys lies in a damaged block: those whose hash is this, of [`BLOCKS`]; beyond
+    /// it, none does. A checksum finds the damage whenever the block is read.
+    damaged: AtomicU64,
 }
+
+/// Blocks that a disk is taken to have.
+const BLOCKS: u64 = 64;
 
 impl SimDisk {
     pub(crate) fn new() -> Arc<Self> {
@@ -38,6 +44,7 @@ impl SimDisk {
             engine: Mutex::new(MemoryEngine::new()),
             fault: AtomicU8::new(DiskFault::None as u8),
             syncs: AtomicU64::new(0),
+            damaged: AtomicU64::new(BLOCKS),
         })
     }
 
@@ -55,6 +62,34 @@ impl SimDisk {
 
     pub(crate) fn set_fault(&self, fault: DiskFault) {
         self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// A bit flips in a block drawn from `number`.
+    pub(crate) fn flip_a_bit(&self, number: u64) {
+        self.damaged.store(number % BLOCKS, Ordering::Relaxed);
+    }
+
+    /// Fails no more, and what it holds is readable again.
+    pub(crate) fn mend(&self) {
+        self.set_fault(DiskFault::None);
+        self.damaged.store(BLOCKS, Ordering::Relaxed);
+    }
+
+    fn check_block(&self, cf: Cf, key: &[u8]) -> Result<(), EngineError> {
+        let damaged = self.damaged.load(Ordering::Relaxed);
+        if damaged == BLOCKS {
+            return Ok(());
+        }
+        let hash = key.iter().fold(cf as u64, |hash, byte| {
+            crate::random::mix(hash.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+        });
+        match hash % BLOCKS == damaged {
+            true => {
+                let detail = "block checksum mismatch (simulated)".to_owned();
+                Err(EngineError::Corruption { what: "read", detail })
+            }
+            false => Ok(()),
+        }
     }
 
     /// How often something was made durable: part of the trace.
@@ -103,11 +138,12 @@ impl Engine for Mounted {
     }
 
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.disk.check_block(cf, key)?;
         self.engine.get(cf, key)
     }
 
     fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
-        self.engine.snapshot()
+        Arc::new(View { disk: self.disk.clone(), snapshot: self.engine.snapshot() })
     }
 
     fn approximate_size_bytes(&self, cf: Cf, range: &KeyRange) -> u64 {
@@ -120,5 +156,79 @@ impl Engine for Mounted {
 
     fn flush(&self) -> Result<(), EngineError> {
         self.sync()
+    }
+}
+
+/// A snapshot that is read from the disk.
+struct View {
+    disk: Arc<SimDisk>,
+    snapshot: Arc<dyn EngineSnapshot>,
+}
+
+impl EngineSnapshot for View {
+    fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.disk.check_block(cf, key)?;
+        self.snapshot.get(cf, key)
+    }
+
+    fn cursor(&self, cf: Cf, range: &KeyRange) -> Box<dyn Cursor + Send + '_> {
+        Box::new(Head { disk: &self.disk, cf, cursor: self.snapshot.cursor(cf, range) })
+    }
+}
+
+/// A cursor that reads from the disk.
+struct Head<'a> {
+    disk: &'a SimDisk,
+    cf: Cf,
+    cursor: Box<dyn Cursor + Send + 'a>,
+}
+
+impl Head<'_> {
+    fn read(&self, landed: Result<bool, EngineError>) -> Result<bool, EngineError> {
+        let landed = landed?;
+        if landed {
+            self.disk.check_block(self.cf, self.cursor.key())?;
+        }
+        Ok(landed)
+    }
+}
+
+impl Cursor for Head<'_> {
+    fn seek_to_first(&mut self) -> Result<bool, EngineError> {
+        let landed = self.cursor.seek_to_first();
+        self.read(landed)
+    }
+
+    fn seek_to_last(&mut self) -> Result<bool, EngineError> {
+        let landed = self.cursor.seek_to_last();
+        self.read(landed)
+    }
+
+    fn seek(&mut self, key: &[u8]) -> Result<bool, EngineError> {
+        let landed = self.cursor.seek(key);
+        self.read(landed)
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool, EngineError> {
+        let landed = self.cursor.seek_for_prev(key);
+        self.read(landed)
+    }
+
+    fn next(&mut self) -> Result<bool, EngineError> {
+        let landed = self.cursor.next();
+        self.read(landed)
+    }
+
+    fn prev(&mut self) -> Result<bool, EngineError> {
+        let landed = self.cursor.prev();
+        self.read(landed)
+    }
+
+    fn key(&self) -> &[u8] {
+        self.cursor.key()
+    }
+
+    fn value(&self) -> &[u8] {
+        self.cursor.value()
     }
 }

@@ -36,7 +36,7 @@ enum Mend {
 /// An order to the cluster's administrator, carried out by a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Split some range at a key drawn from this number.
+    /// Split at a few keys drawn from this number.
     Split(u64),
     /// Hand a few ranges drawn from this number to stores drawn from it.
     TransferLeader(u64),
@@ -91,7 +91,7 @@ impl Faults {
         for host in 0..cluster.hosts.len() {
             cluster.hosts[host].clock.resume();
             cluster.hosts[host].clock.set_wall(0);
-            cluster.hosts[host].disk.set_fault(DiskFault::None);
+            cluster.hosts[host].disk.mend();
             cluster.restart(host);
         }
         self.quick(cluster, &all_links(cluster));
@@ -179,6 +179,12 @@ impl Faults {
                 cluster.hosts[host].disk.set_fault(fault);
                 self.mends.push((now + self.random.millis(20..2000), Mend::Disk(host)));
             }
+            FaultKind::BitFlip => {
+                let host = self.host(cluster);
+                cluster.hosts[host].disk.flip_a_bit(self.random.next());
+                let end = now + self.a_while();
+                self.mends.push((end, Mend::Disk(host)));
+            }
             _ => self.disturb(kind, cluster, now),
         }
         None
@@ -201,7 +207,7 @@ impl Faults {
             if cluster.is_up(host) {
                 cluster.crash(host, power.then_some(&mut self.random));
                 // The disk of a machine that is started again is in order.
-                cluster.hosts[host].disk.set_fault(DiskFault::None);
+                cluster.hosts[host].disk.mend();
             }
             let after = match self.random.chance(50) {
                 true => self.random.millis(20..400),
@@ -326,14 +332,14 @@ impl Faults {
             }
             Mend::Stop(_) => {}
             Mend::Restart(host) => {
-                cluster.hosts[host].disk.set_fault(DiskFault::None);
+                cluster.hosts[host].disk.mend();
                 cluster.restart(host);
             }
             Mend::Links(links) => links.iter().for_each(|link| whole(cluster, link)),
             Mend::Quick(links) => self.quick(cluster, &links),
             Mend::Resume(host) => cluster.hosts[host].clock.resume(),
             Mend::Wall(host) => cluster.hosts[host].clock.set_wall(0),
-            Mend::Disk(host) => cluster.hosts[host].disk.set_fault(DiskFault::None),
+            Mend::Disk(host) => cluster.hosts[host].disk.mend(),
             Mend::Swizzle { mut cut, mut mend } => {
                 match (cut.pop(), mend.last()) {
                     (Some((a, b)), _) => cluster.sim.partition(a.as_str(), b.as_str()),

@@ -51,6 +51,8 @@ pub enum FaultKind {
     SyncFails,
     /// The disk of one node is full.
     DiskFull,
+    /// A bit flips on the disk of one node: a block cannot be read for a while.
+    BitFlip,
     /// A client loses its links to one node.
     CutClient,
     /// A range is split.
@@ -63,7 +65,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 22] = [
+    pub const ALL: [FaultKind; 23] = [
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::PowerLossMajority,
@@ -82,6 +84,7 @@ impl FaultKind {
         FaultKind::WriteFails,
         FaultKind::SyncFails,
         FaultKind::DiskFull,
+        FaultKind::BitFlip,
         FaultKind::CutClient,
         FaultKind::Split,
         FaultKind::TransferLeader,
@@ -143,8 +146,13 @@ impl Plan {
         let nodes = if random.chance(25) { 5 } else { 3 };
         let mut faults = Vec::new();
         for kind in FaultKind::ALL {
-            if random.chance(45) {
-                faults.push((kind, random.within(1..8)));
+            // What operators do goes on beside all faults.
+            let (chance, weight_max) = match kind {
+                FaultKind::Split | FaultKind::TransferLeader => (70, 20),
+                _ => (45, 8),
+            };
+            if random.chance(chance) {
+                faults.push((kind, random.within(1..weight_max)));
             }
         }
         let drift =

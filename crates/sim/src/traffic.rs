@@ -315,12 +315,18 @@ async fn administrate(shared: Arc<Shared>, client: Client, number: usize) {
 async fn carry_out(shared: &Shared, client: &Client, order: Order) -> Result<(), ClientError> {
     match order {
         Order::Split(number) => {
-            let key = match number % 3 {
-                0 => raw::key(number % raw::KEYS.end),
-                1 => append::key(number % append::KEYS.end),
-                _ => format!("split{}", number % 1000).into(),
-            };
-            client.split([key]).await.map(drop)
+            // Among the keys that are in use, so that writes are under way on both sides.
+            let keys = (0..number % 3 + 1).map(|at| {
+                let number = number / 3 + at;
+                let near = match number % 4 {
+                    0 => raw::key(number / 4 % raw::KEYS.end),
+                    1 => append::key(number / 4 % append::KEYS.end),
+                    2 => register::key(number / 4 % register::KEYS.end),
+                    _ => bank::key(number / 4 % 8),
+                };
+                [&near[..], &(number % 1000).to_string().into_bytes()[..]].concat()
+            });
+            client.split(keys).await.map(drop)
         }
         Order::TransferLeader(number) => {
             let ranges = client.ranges(cribwork_types::KeyRange::all(), 0).await?;

@@ -6,3 +6,4 @@ mod conformance;
 mod differential;
 mod recovery;
 mod support;
+mod watched;
