@@ -24,7 +24,9 @@ pub(crate) struct Cluster<'s> {
 }
 
 impl Cluster<'_> {
-    pub(crate) fn new(plan: &Plan, limit: Duration) -> Self {
+    /// # Errors
+    /// If there is no room for the disks.
+    pub(crate) fn new(plan: &Plan, limit: Duration) -> anyhow::Result<Self> {
         let mut random = Random::new(plan.seed, 2);
         let mut sim = turmoil::Builder::new()
             .rng_seed(random.next())
@@ -36,13 +38,14 @@ impl Cluster<'_> {
             .enable_random_order()
             .build();
         let stepped = SimTime::default();
-        let hosts: Vec<_> =
-            (1..=plan.nodes).map(|number| Host::new(number, plan, stepped.clone())).collect();
+        let hosts = (1..=plan.nodes)
+            .map(|number| Host::new(number, plan, stepped.clone()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         for host in &hosts {
             let machine = host.clone();
             sim.host(host.name.as_str(), move || machine.clone().live());
         }
-        Self { sim, hosts, stepped }
+        Ok(Self { sim, hosts, stepped })
     }
 
     /// One step; true once every client is done.
@@ -66,9 +69,7 @@ impl Cluster<'_> {
         self.sim.crash(host.name.as_str());
         host.forget();
         host.clock.resume();
-        if let Some(random) = power {
-            host.disk.lose_power(random);
-        }
+        host.disk.crash(power);
     }
 
     pub(crate) fn restart(&mut self, host: usize) {

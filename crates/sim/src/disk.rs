@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use cribwork_engine::{Cursor, DiskUsage, Engine, EngineError, EngineSnapshot, MemoryEngine};
+use cribwork_engine::{Cursor, DiskUsage, Engine, EngineError, EngineSnapshot};
 use cribwork_types::{Cf, KeyRange, WriteBatch};
 use parking_lot::Mutex;
 
 use crate::random::Random;
+use crate::store::{Store, StoreKind};
 
 /// How the disk misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(crate) enum DiskFault {
 
 /// The disk of one host. It outlives the node.
 pub(crate) struct SimDisk {
-    /// What the node of this life writes to; another object after a loss of power.
-    engine: Mutex<Arc<MemoryEngine>>,
+    /// What the node of this life writes to; another object after a crash.
+    store: Mutex<Store>,
     fault: AtomicU8,
     syncs: AtomicU64,
     /// Which part of all keys lies in a damaged block: those whose hash is this, of [`BLOCKS`]; beyond
@@ -39,25 +40,23 @@ pub(crate) struct SimDisk {
 const BLOCKS: u64 = 64;
 
 impl SimDisk {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            engine: Mutex::new(MemoryEngine::new()),
+    /// # Errors
+    /// If there is no room for a RocksDB.
+    pub(crate) fn new(kind: StoreKind) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            store: Mutex::new(Store::new(kind)?),
             fault: AtomicU8::new(DiskFault::None as u8),
             syncs: AtomicU64::new(0),
             damaged: AtomicU64::new(BLOCKS),
-        })
+        }))
     }
 
-    /// Power is lost: of what was written since the last sync, only a prefix is there.
-    pub(crate) fn lose_power(&self, random: &mut Random) {
-        let mut engine = self.engine.lock();
-        // Mostly little survives; sometimes all had been written back.
-        let kept = match random.below(4) {
-            0 => usize::MAX,
-            1 => 0,
-            _ => random.below(32) as usize,
-        };
-        *engine = engine.crash_keeping(kept);
+    /// The process ended; with `power` the machine did, too: of what was written since the last sync,
+    /// only a prefix is there.
+    pub(crate) fn crash(&self, power: Option<&mut Random>) {
+        if let Err(error) = self.store.lock().crash(power) {
+            panic!("a store cannot be opened after a crash: {error:#}");
+        }
     }
 
     pub(crate) fn set_fault(&self, fault: DiskFault) {
@@ -97,8 +96,8 @@ impl SimDisk {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn engine(&self) -> Arc<MemoryEngine> {
-        self.engine.lock().clone()
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        self.store.lock().engine()
     }
 
     fn check(&self, what: &'static str, failing: DiskFault) -> Result<(), EngineError> {
@@ -115,7 +114,7 @@ impl SimDisk {
 /// The disk as one life of the node sees it.
 pub(crate) struct Mounted {
     disk: Arc<SimDisk>,
-    engine: Arc<MemoryEngine>,
+    engine: Arc<dyn Engine>,
 }
 
 impl Mounted {

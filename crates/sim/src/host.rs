@@ -51,18 +51,20 @@ struct Life {
 }
 
 impl Host {
-    pub(crate) fn new(number: usize, plan: &Plan, stepped: SimTime) -> Arc<Self> {
-        Arc::new(Self {
+    /// # Errors
+    /// If there is no room for its disk.
+    pub(crate) fn new(number: usize, plan: &Plan, stepped: SimTime) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
             number,
             name: name(number),
             clock: HostClock::new(stepped, plan.drift[number - 1]),
-            disk: SimDisk::new(),
+            disk: SimDisk::new(plan.store)?,
             nodes: plan.nodes,
             log_entries_max: plan.log_entries_max,
             seed: plan.seed,
             life: Mutex::default(),
             counters: Mutex::default(),
-        })
+        }))
     }
 
     /// One life of the node; it ends with the host.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use bytes::Bytes;
 use cribwork_checker::{Blob, Dump, History, Op, Options, Version, check_all};
-use cribwork_engine::{Engine, EngineSnapshot};
+use cribwork_engine::EngineSnapshot;
 use cribwork_multiraft::fingerprints;
 use cribwork_mvcc::{WriteKind, WriteRef};
 use cribwork_types::{Cf, KeyRange, RangeDescriptor, RangeId, key};

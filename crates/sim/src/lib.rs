@@ -33,6 +33,7 @@ mod random;
 mod recorder;
 mod report;
 mod run;
+mod store;
 mod traffic;
 mod watch;
 
@@ -41,3 +42,4 @@ pub use mutants::{Mutant, mutants};
 pub use plan::{FaultKind, Plan};
 pub use report::{Found, Report};
 pub use run::run;
+pub use store::StoreKind;

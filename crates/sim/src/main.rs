@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cribwork_sim::{FaultKind, Found, Mutant, Plan, Report, minimize, mutants, run};
+use cribwork_sim::{FaultKind, Found, Mutant, Plan, Report, StoreKind, minimize, mutants, run};
 use cribwork_types::seeded::Bug;
 
 /// Exit code of a run that found a violation.
@@ -50,6 +50,9 @@ struct Common {
     /// Leave these kinds of faults out.
     #[arg(long, value_delimiter = ',', value_parser = fault)]
     without: Vec<FaultKind>,
+    /// What nodes store their data in.
+    #[arg(long, value_enum, default_value = "memory")]
+    store: StoreArg,
     /// How to print.
     #[arg(long, value_enum, default_value = "human")]
     output: Output,
@@ -61,6 +64,14 @@ enum Output {
     Human,
     /// One JSON value a line.
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StoreArg {
+    /// In memory, exact about what a loss of power leaves.
+    Memory,
+    /// RocksDB; power is never lost, processes are.
+    Rocks,
 }
 
 #[derive(Args)]
@@ -152,6 +163,10 @@ fn main() -> ExitCode {
 
 fn plan(seed: u64, common: &Common) -> Plan {
     let plan = Plan::new(seed, common.duration).with_bug(common.bug);
+    let plan = match common.store {
+        StoreArg::Memory => plan,
+        StoreArg::Rocks => plan.with_store(StoreKind::Rocks),
+    };
     common.without.iter().fold(plan, |plan, kind| plan.without(*kind))
 }
 
@@ -165,7 +180,7 @@ fn run_command(args: &RunArgs) -> anyhow::Result<bool> {
 
 fn run_one(seed: u64, common: &Common) -> anyhow::Result<bool> {
     log_to_stderr();
-    let report = run(&plan(seed, common));
+    let report = run(&plan(seed, common))?;
     match common.output {
         Output::Json => println!("{}", serde_json::to_string(&report)?),
         Output::Human => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -192,6 +207,9 @@ fn child(seed: u64, common: &Common) -> anyhow::Result<Report> {
     for kind in &common.without {
         let name = serde_json::to_value(kind)?;
         command.args(["--without", name.as_str().unwrap_or_default()]);
+    }
+    if common.store == StoreArg::Rocks {
+        command.args(["--store", "rocks"]);
     }
     let output = command.output().context("cannot run a seed")?;
     Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {

@@ -10,6 +10,7 @@ use cribwork_types::seeded::Bug;
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
+use crate::store::StoreKind;
 
 /// What can go wrong, and what operators do meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,6 +119,8 @@ pub struct Plan {
     /// What goes worse than it would by itself, during load.
     #[serde(skip)]
     pub quirks: Vec<Quirk>,
+    /// What the nodes store their data in.
+    pub store: StoreKind,
     /// The bug that is put in.
     #[serde(skip)]
     pub bug: Option<Bug>,
@@ -173,6 +176,7 @@ impl Plan {
             drift,
             log_entries_max: if random.chance(80) { random.within(10..150) } else { 10_000 },
             quirks: Quirk::ALL.iter().copied().filter(|_| random.chance(25)).collect(),
+            store: StoreKind::Memory,
             bug: None,
         }
     }
@@ -180,6 +184,11 @@ impl Plan {
     /// The same with a bug in it.
     pub fn with_bug(self, bug: Option<Bug>) -> Self {
         Self { bug, ..self }
+    }
+
+    /// The same over another store.
+    pub fn with_store(self, store: StoreKind) -> Self {
+        Self { store, ..self }
     }
 
     /// The same without one kind of fault.

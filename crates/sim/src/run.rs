@@ -30,7 +30,10 @@ const SETTLE_PERIOD: Duration = Duration::from_millis(200);
 
 /// Carries `plan` out. A process runs one plan at a time, and best one only: a panic in a node ends
 /// the simulation, and is a violation.
-pub fn run(plan: &Plan) -> Report {
+///
+/// # Errors
+/// If there is no room for the disks.
+pub fn run(plan: &Plan) -> anyhow::Result<Report> {
     let begun = Instant::now();
     entropy::seed(plan.seed);
     seeded::put_in(plan.bug);
@@ -40,16 +43,18 @@ pub fn run(plan: &Plan) -> Report {
         shared: Shared::new(plan, recorder.clone()),
         watch: Watch::default(),
         faults: Faults::new(plan, &recorder, Duration::ZERO),
-        cluster: Cluster::new(plan, limit * 2),
+        cluster: Cluster::new(plan, limit * 2)?,
         recorder,
         ranges: 0,
+        panicked: false,
     };
     traffic::start(&mut run.cluster.sim, plan, &run.shared);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run.phases(plan))) {
+        run.panicked = true;
         run.watch.found("panic", text_of(&*panic));
     }
     seeded::put_in(None);
-    run.report(plan, begun)
+    Ok(run.report(plan, begun))
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
@@ -65,6 +70,7 @@ struct Run<'s> {
     cluster: Cluster<'s>,
     recorder: Recorder,
     ranges: u64,
+    panicked: bool,
 }
 
 impl Run<'_> {
@@ -184,7 +190,9 @@ impl Run<'_> {
             *coverage.entry(name).or_default() += count;
         }
         // A simulation that panicked must not be taken apart: that would panic again.
-        std::mem::forget(self.cluster);
+        if self.panicked {
+            std::mem::forget(self.cluster);
+        }
         Report {
             seed: plan.seed,
             bug: plan.bug.map(|bug| bug.name().to_owned()),

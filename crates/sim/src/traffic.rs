@@ -206,7 +206,7 @@ async fn insist<T, Fut: Future<Output = Result<T, ClientError>>>(
 /// Starts all clients on their hosts.
 pub(crate) fn start(sim: &mut turmoil::Sim<'_>, plan: &Plan, shared: &Arc<Shared>) {
     let workers = plan.workers;
-    let count = workers.raw + workers.append + workers.register + workers.bank + 2;
+    let count = workers.raw + workers.append + workers.register + workers.bank + 3;
     shared.struggling.store(count, Ordering::Relaxed);
     for (number, name) in CLIENTS.into_iter().enumerate() {
         let shared = shared.clone();
@@ -257,7 +257,7 @@ async fn run_client(shared: Arc<Shared>, number: usize, workers: crate::plan::Wo
     for worker in here(0, 1) {
         tasks.push(tokio::spawn(worker.run(bank::read_all)));
     }
-    for worker in here(1, 1) {
+    for worker in here(0, 2) {
         tasks.push(tokio::spawn(worker.run(register::timestamp)));
     }
     let administrator = tokio::spawn(administrate(shared.clone(), client.clone(), number));
