@@ -318,7 +318,8 @@ async fn carry_out(shared: &Shared, client: &Client, order: Order) -> Result<(),
             // Among the keys that are in use, so that writes are under way on both sides.
             let keys = (0..number % 3 + 1).map(|at| {
                 let number = number / 3 + at;
-                let near = match number % 4 {
+                let near = match number % 5 {
+                    4 => raw::plain(number / 5 % raw::PLAIN.end),
                     0 => raw::key(number / 4 % raw::KEYS.end),
                     1 => append::key(number / 4 % append::KEYS.end),
                     2 => register::key(number / 4 % register::KEYS.end),

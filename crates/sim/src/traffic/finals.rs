@@ -8,8 +8,8 @@ use cribwork_checker::Step;
 
 /// Reads every key that any worker may have written.
 pub(super) async fn read_everything(mut worker: Worker) {
-    for number in raw::KEYS {
-        while !raw::get(&mut worker, raw::key(number)).await {}
+    for key in raw::KEYS.map(raw::key).chain(raw::PLAIN.map(raw::plain)) {
+        while !raw::get(&mut worker, key.clone()).await {}
     }
     while !bank::read_all(&mut worker).await {}
     let shared = worker.shared.clone();

@@ -9,17 +9,31 @@ use super::Worker;
 
 pub(super) const KEYS: Range<u64> = 0..20;
 
+/// Keys that nobody swaps: their writers do not wait for each other.
+pub(super) const PLAIN: Range<u64> = 0..4;
+
+pub(super) fn plain(number: u64) -> Bytes {
+    format!("plain{number:02}").into()
+}
+
 pub(super) fn key(number: u64) -> Bytes {
     format!("raw{number:02}").into()
 }
 
 /// One operation on one key.
 pub(super) async fn once(worker: &mut Worker) -> bool {
-    let key = key(worker.random.below(KEYS.end));
     let unique = worker.unique();
+    if worker.random.chance(25) {
+        let key = plain(worker.random.below(PLAIN.end));
+        return match worker.random.chance(50) {
+            true => get(worker, key).await,
+            false => put(worker, key, unique, false).await,
+        };
+    }
+    let key = key(worker.random.below(KEYS.end));
     match worker.random.below(10) {
         0..4 => get(worker, key).await,
-        4..7 => put(worker, key, unique).await,
+        4..7 => put(worker, key, unique, true).await,
         7 => delete(worker, key).await,
         _ => swap(worker, key, unique).await,
     }
@@ -32,10 +46,12 @@ pub(super) async fn get(worker: &mut Worker, key: Bytes) -> bool {
     worker.record(begun, &result, Op::Get { key: key.into(), value })
 }
 
-async fn put(worker: &mut Worker, key: Bytes, unique: u64) -> bool {
+async fn put(worker: &mut Worker, key: Bytes, unique: u64, atomic: bool) -> bool {
     let value = Bytes::from(unique.to_string());
     let begun = worker.begin();
-    let result = worker.client.raw().atomic().put(key.clone(), value.clone()).await;
+    let raw = worker.client.raw();
+    let raw = if atomic { raw.atomic() } else { raw };
+    let result = raw.put(key.clone(), value.clone()).await;
     worker.record(begun, &result, Op::Put { key: key.into(), value: value.into() })
 }
 
