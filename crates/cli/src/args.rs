@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cribwork_workload::{Api, BankOptions, CommonOptions, Distribution, KvOptions};
+use cribwork_workload::{
+    Api, BankOptions, CommonOptions, Distribution, KvOptions, RegisterOptions,
+};
 
 use crate::parse;
 
@@ -265,6 +267,18 @@ its receipt, no failed one may have one, and all receipts together must make the
 
 Exit status 0 only if `ok`; 2, with the evidence, if a check fails.")]
     Bank(Bank),
+    /// Read, write, delete and swap few keys and prove that each is linearizable
+    #[command(after_help = "\
+The raw API; all writes ask to wait for swaps. At the end every key is read once more, then a checker
+looks for an order of all operations that fits their answers and real time, and another one for
+acknowledged writes that are gone.
+
+Exit status 0 only if `ok`; 2, with the evidence, if a check fails.
+
+Examples:
+  cribwork workload register --duration 30s
+  cribwork workload register --keys 4 --workers 32 --history register.jsonl --output json")]
+    Register(Register),
     /// Read and write single keys as fast as possible
     #[command(after_help = "\
 Examples:
@@ -343,6 +357,24 @@ enum Isolation {
 enum Switch {
     On,
     Off,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Register {
+    /// Number of keys
+    #[arg(long, default_value_t = 32)]
+    keys: u32,
+    /// Where the history goes: JSON lines, one an operation
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+    #[command(flatten)]
+    load: Load,
+}
+
+impl From<&Register> for RegisterOptions {
+    fn from(register: &Register) -> Self {
+        Self { common: register.load.into(), keys: register.keys }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Args)]

@@ -79,7 +79,9 @@ impl From<WorkloadError> for Failure {
         let failure = Self::coded(&error);
         match error {
             WorkloadError::Invalid { .. } => Self { exit: exit::USAGE, ..failure },
-            WorkloadError::Setup { .. } | WorkloadError::WorkerLost => failure,
+            WorkloadError::Setup { .. }
+            | WorkloadError::WorkerLost
+            | WorkloadError::History { .. } => failure,
         }
     }
 }

@@ -1,11 +1,16 @@
 //! Runs workloads and turns their reports into output and an exit status.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::sync::Arc;
 
+use cribwork_checker::History;
 use cribwork_client::Client;
 use cribwork_types::Runtime;
 use cribwork_workload::{
-    BankOptions, BankReport, KvOptions, KvReport, Summary, Verdict, run_bank, run_kv,
+    BankOptions, KvOptions, KvReport, RegisterOptions, Summary, Verdict, run_bank, run_kv,
+    run_register,
 };
 
 use crate::args::{Format, Workload};
@@ -19,6 +24,16 @@ pub(crate) async fn workload(context: &Context, workload: Workload) -> Result<()
     match workload {
         Workload::Bank(options) => {
             bank(&client, &context.runtime, &BankOptions::from(options), format).await
+        }
+        Workload::Register(flags) => {
+            let options = RegisterOptions::from(&flags);
+            let file = flags.history.as_deref().map(create).transpose()?;
+            let (report, history) = run_register(&client, &context.runtime, &options).await?;
+            if let Some(file) = file {
+                save(file, &history)?;
+            }
+            print_fields(format, &report)?;
+            judge(report.verdict, &report.evidence)
         }
         Workload::Kv(options) => {
             let options = KvOptions::from(options);
@@ -38,12 +53,25 @@ pub(crate) async fn bank(
 ) -> Result<(), Failure> {
     let report = run_bank(client, runtime, options).await?;
     print_fields(format, &report)?;
-    judge_bank(&report)
+    judge(report.verdict, &report.evidence)
 }
 
-fn judge_bank(report: &BankReport) -> Result<(), Failure> {
-    let evidence = report.evidence.join("; ");
-    match report.verdict {
+/// The file of a history. Made before the load: nobody wants to hear of a typing error after it.
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| Failure::system(&path.display().to_string(), &error))
+}
+
+fn save(file: File, history: &History) -> Result<(), Failure> {
+    let mut file = BufWriter::new(file);
+    let hint = "look at the disk; the run itself is not affected";
+    let failed = |why: String| Failure::new("CW-CLI-SYSTEM", format!("history: {why}"), hint);
+    history.write(&mut file).map_err(|error| failed(error.to_string()))?;
+    file.flush().map_err(|error| failed(error.to_string()))
+}
+
+fn judge(verdict: Verdict, evidence: &[String]) -> Result<(), Failure> {
+    let evidence = evidence.join("; ");
+    match verdict {
         Verdict::Holds => Ok(()),
         Verdict::Violated => Err(Failure {
             exit: exit::VIOLATED,
@@ -74,30 +102,14 @@ fn judge_kv(summary: &Summary) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn report(verdict: Verdict) -> BankReport {
-        BankReport {
-            summary: Summary::default(),
-            committed: 1,
-            conflicts: 0,
-            unknown: 0,
-            total_expected: 2000,
-            total_observed: Some(2000),
-            acknowledged_lost: 0,
-            aborted_but_applied: 0,
-            replay_mismatch: 0,
-            ok: verdict == Verdict::Holds,
-            evidence: vec!["account 3 is gone".to_owned()],
-            verdict,
-        }
-    }
-
     #[test]
     fn the_verdict_makes_the_exit_status() {
-        assert_eq!(judge_bank(&report(Verdict::Holds)), Ok(()));
-        let violated = judge_bank(&report(Verdict::Violated)).unwrap_err();
+        let evidence = ["account 3 is gone".to_owned()];
+        assert_eq!(judge(Verdict::Holds, &[]), Ok(()));
+        let violated = judge(Verdict::Violated, &evidence).unwrap_err();
         assert_eq!(violated.exit, exit::VIOLATED);
         assert!(violated.message.contains("account 3 is gone"));
-        assert_eq!(judge_bank(&report(Verdict::Unchecked)).unwrap_err().exit, exit::FAILED);
+        assert_eq!(judge(Verdict::Unchecked, &evidence).unwrap_err().exit, exit::FAILED);
     }
 
     #[test]

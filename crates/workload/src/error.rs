@@ -25,6 +25,12 @@ pub enum WorkloadError {
     /// A worker ended before its time: the runtime stopped, or the worker panicked.
     #[error("a worker ended before its time")]
     WorkerLost,
+    /// The record of what was done says what cannot be.
+    #[error("the history is not one: {why}")]
+    History {
+        /// What is impossible.
+        why: String,
+    },
 }
 
 impl WorkloadError {
@@ -39,13 +45,16 @@ impl CodedError for WorkloadError {
             WorkloadError::Invalid { .. } => "CW-WORKLOAD-INVALID",
             WorkloadError::Setup { .. } => "CW-WORKLOAD-SETUP",
             WorkloadError::WorkerLost => "CW-WORKLOAD-WORKER",
+            WorkloadError::History { .. } => "CW-WORKLOAD-HISTORY",
         }
     }
 
     fn is_retryable(&self) -> bool {
         match self {
             WorkloadError::Setup { source, .. } => source.is_retryable(),
-            WorkloadError::Invalid { .. } | WorkloadError::WorkerLost => false,
+            WorkloadError::Invalid { .. }
+            | WorkloadError::WorkerLost
+            | WorkloadError::History { .. } => false,
         }
     }
 
@@ -54,6 +63,7 @@ impl CodedError for WorkloadError {
             WorkloadError::Invalid { .. } => "correct the option",
             WorkloadError::Setup { source, .. } => source.hint(),
             WorkloadError::WorkerLost => "look for a panic in the log and report it",
+            WorkloadError::History { .. } => "a mistake in the workload: report it",
         }
     }
 }

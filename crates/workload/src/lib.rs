@@ -2,9 +2,10 @@
 //!
 //! * [`run_bank`] moves money between accounts in transactions, and afterwards holds every answer
 //!   that it got against what the cluster stores.
+//! * [`run_register`] reads, writes, deletes and swaps single keys, and has the history of it checked.
 //! * [`run_kv`] reads and writes single keys in a closed loop and measures.
 //!
-//! Data flow of both: `setup` splits the workload's own keys into ranges; `drive` runs the workers
+//! Data flow of all: `setup` splits the workload's own keys into ranges; `drive` runs the workers
 //! against the clock and fills a [`Summary`] from their `meter`s and the shared `gaps`; bank's
 //! `checker` then compares the outcomes that the workers recorded with one scan of the data.
 //!
@@ -17,15 +18,19 @@ mod bank;
 mod drive;
 mod error;
 mod gaps;
+mod judgement;
 mod keyspace;
 mod kv;
 mod meter;
 mod options;
 mod progress;
+mod register;
 mod setup;
 
 pub use bank::{BankOptions, BankReport, Verdict, run_bank};
 pub use error::WorkloadError;
+pub use judgement::{CheckerVerdict, HistoryReport};
 pub use kv::{Api, Distribution, KvOptions, KvReport, run_kv};
 pub use meter::Summary;
 pub use options::CommonOptions;
+pub use register::{RegisterOptions, run_register};

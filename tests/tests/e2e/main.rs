@@ -10,6 +10,7 @@ mod bank;
 mod commands;
 mod crash;
 mod refusal;
+mod register;
 mod shutdown;
 mod tikv_rust;
 mod wire;
