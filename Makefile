@@ -15,7 +15,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test verify fix bench sim mutants
+.PHONY: help setup build demo test chaos verify fix bench sim mutants
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,12 @@ sim: setup ## simulated clusters with faults, by seed (ARGS="--seeds 1..101 --jo
 
 mutants: setup ## how many of the seeded bugs the simulator finds, and how soon
 	cargo run --profile sim -p cribwork-sim -- mutants $(ARGS)
+
+chaos: setup ## faults on real processes under load, as root (ARGS="--duration 3m --kinds ..."; docs/chaos.md)
+	@deploy/setup.sh chaos
+	cargo build --release -p cribwork-cli
+	cargo build --release -p cribwork-chaos
+	$(CARGO_TARGET_DIR)/release/cribwork-chaos $(ARGS)
 
 verify: setup ## read-only checks: format, lints, layering, tidiness, documentation
 	cargo fmt --all --check

@@ -55,18 +55,18 @@ impl Failing {
 pub(crate) fn probe(directory: &Path) -> anyhow::Result<()> {
     let library = compile(directory)?;
     let failing = Failing::new(directory.join("eio"));
-    let target = format!("of={}", directory.join("written").display());
+    let target = directory.join("synced");
+    std::fs::write(&target, "x")?;
     let synced = |fails: bool| -> anyhow::Result<bool> {
         if fails {
             failing.fail(true)?;
         }
-        let mut dd = std::process::Command::new("dd");
-        dd.args(["if=/dev/zero", &target, "count=1", "conv=fsync", "status=none"]);
-        dd.env("LD_PRELOAD", &library).envs([failing.environment()]);
-        Ok(dd.output()?.status.success())
+        let mut sync = std::process::Command::new("sync");
+        sync.arg(&target).env("LD_PRELOAD", &library).envs([failing.environment()]);
+        Ok(sync.output()?.status.success())
     };
     match (synced(false)?, synced(true)?) {
         (true, false) => Ok(()),
-        _ => bail!("the preloaded library has no effect on `dd`"),
+        _ => bail!("the preloaded library has no effect on `sync`"),
     }
 }
