@@ -70,6 +70,9 @@ pub(crate) struct PowerCuts {
     /// How many
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
+    /// Let fsync lie on all nodes: something must be found then, which proves that the check can
+    #[arg(long)]
+    pub(crate) lying_disk: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -115,6 +115,11 @@ impl Cluster {
         Ok(node)
     }
 
+    /// What nodes and commands run.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// For `--endpoints`.
     pub(crate) fn endpoints(&self) -> String {
         let addresses: Vec<_> = self.nodes.iter().map(|node| node.setup.listen.as_str()).collect();

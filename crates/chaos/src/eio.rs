@@ -42,6 +42,11 @@ impl Failing {
         Ok(std::fs::write(&self.file, if only_sync { "s" } else { "a" })?)
     }
 
+    /// From now on syncs do nothing and say that they did.
+    pub(crate) fn lie(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(&self.file, "l")?)
+    }
+
     /// It works again.
     pub(crate) fn heal(&self) -> anyhow::Result<()> {
         match std::fs::remove_file(&self.file) {

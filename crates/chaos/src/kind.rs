@@ -120,8 +120,8 @@ impl Kind {
             Kind::Pause => (300, 6000),
             Kind::PowerCutOne => (200, 3000),
             Kind::Partition | Kind::PartitionOneWay | Kind::PartitionLeader => (2000, 8000),
-            Kind::Loss | Kind::SlowDisk | Kind::Admin => (4000, 8000),
-            Kind::ClockJump | Kind::DiskFull | Kind::FailingDisk => (2000, 6000),
+            Kind::Loss | Kind::SlowDisk | Kind::DiskFull | Kind::Admin => (4000, 8000),
+            Kind::ClockJump | Kind::FailingDisk => (2000, 6000),
             Kind::RollingRestart => (500, 1500),
         }
     }

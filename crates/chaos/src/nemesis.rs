@@ -1,5 +1,6 @@
 //! Does one fault: makes it, waits, undoes it, and waits until the cluster is whole again.
 
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use crate::clock;
 use crate::cluster::{Cluster, READY_LIMIT};
 use crate::kind::Kind;
 use crate::nft::Rule;
+use crate::process::Process;
 use crate::schedule::{Fault, victim, victims};
 use crate::throttle::Throttle;
 
@@ -235,11 +237,19 @@ fn failing_disk(cluster: &mut Cluster, fault: &Fault, one: usize) -> anyhow::Res
     Ok(Target::new(format!("{}, {what}", names(cluster, &[one]))))
 }
 
+/// The log has room set aside in advance: only with many bytes written does the node notice.
 fn disk_full(cluster: &mut Cluster, fault: &Fault, one: usize) -> anyhow::Result<Target> {
     let disk = cluster.nodes[one].disk.as_ref().context("no disk")?;
     disk.fill()?;
-    cluster.stop.sleep(fault.hold)?;
+    let mut writer = Command::new(cluster.binary());
+    writer.args(["workload", "kv", "--value-size", "32KiB", "--keys", "500", "--ranges", "1"]);
+    writer.args(["--duration", &format!("{}ms", fault.hold.as_millis())]);
+    writer.args(["--endpoints", &cluster.endpoints()]);
+    let writer = Process::start(writer, &cluster.nodes[one].setup.directory, "writer");
+    let slept = cluster.stop.sleep(fault.hold);
     disk.free()?;
+    drop(writer?);
+    slept?;
     Ok(Target::node(cluster, one))
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::args::{Format, PowerCuts};
 use crate::cluster::{Cluster, READY_LIMIT};
+use crate::eio::Failing;
 use crate::kind::Kind;
 use crate::load::{Load, options};
 use crate::nemesis::{cut, unix_ms};
@@ -63,13 +64,21 @@ struct Summary {
 /// Cuts the power as often as asked for, or until something is wrong.
 pub(crate) fn run(asked: &PowerCuts, stop: &Stop) -> anyhow::Result<Verdict> {
     let (out, shape) = shape(&asked.common)?;
-    let (can, kinds, skipped) = possible(&[Kind::PowerCutAll], &shape.directory);
+    let mut needed = vec![Kind::PowerCutAll];
+    if asked.lying_disk {
+        // It needs the same library.
+        needed.push(Kind::FailingDisk);
+    }
+    let (can, kinds, skipped) = possible(&needed, &shape.directory);
     let why = skipped.first().map_or("", |skipped| &skipped.reason);
-    ensure!(!kinds.is_empty(), "power cannot be cut on this machine: {why}");
+    ensure!(kinds == needed, "not possible on this machine: {why}");
     let seed = asked.common.seed.unwrap_or_else(rand::random);
     eprintln!("seed {seed}, everything in {}", out.display());
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(&shape, &can, stop)?;
+    if asked.lying_disk {
+        cluster.nodes.iter().filter_map(|node| node.failing.as_ref()).try_for_each(Failing::lie)?;
+    }
     let mut cuts = Vec::new();
     let mut verdict = Verdict::Holds;
     for number in 1..=asked.count {
