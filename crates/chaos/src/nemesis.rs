@@ -157,7 +157,14 @@ fn kill(cluster: &mut Cluster, fault: &Fault, numbers: &[usize]) -> anyhow::Resu
 }
 
 /// Cuts the disks of some nodes off, and with them the nodes; then everything starts again.
+///
+/// The nodes are stopped first. An fdatasync that is under way when ext4 is cut off may succeed though its
+/// data are lost (Linux 6.18: in 2 of 40 cuts of one process that appends and syncs; in 0 of 40 if it is
+/// stopped before). After a real power cut nobody is left who could act on such an answer.
 pub(crate) fn cut(cluster: &mut Cluster, hold: Duration, numbers: &[usize]) -> anyhow::Result<()> {
+    for number in numbers {
+        cluster.nodes[*number].signal("STOP")?;
+    }
     for number in numbers {
         cluster.nodes[*number].disk.as_ref().context("no disk")?.cut()?;
     }
