@@ -20,8 +20,8 @@ pub(crate) struct Cli {
 
 const AFTER_HELP: &str = "\
 Starts real `cribwork` processes, each in a network namespace and on a file system of its own where that
-is possible, runs `workload bank` and `workload register` on them, and meanwhile does one fault after
-the other, with time to recover in between. Then both workloads judge what they saw. The faults come from
+is possible, runs the workloads bank, register and append on them, and meanwhile does one fault after the
+other, with time to recover in between. Then the workloads judge what they saw. The faults come from
 the seed; timing does not, so that the same seed may find something once and not again.
 
 Kinds that this machine cannot do are named on stderr (SKIP kind: reason) and in the report. Most need

@@ -106,7 +106,7 @@ pub(crate) fn options(duration: Duration, workers: u32, seed: u64) -> Vec<String
     pairs.into_iter().flatten().collect()
 }
 
-/// Where the register workload writes what it did.
-pub(crate) fn history_path(directory: &Path) -> PathBuf {
-    directory.join("register.jsonl")
+/// Where a workload writes what it did.
+pub(crate) fn history_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.jsonl"))
 }

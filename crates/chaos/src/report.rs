@@ -151,6 +151,7 @@ impl Report {
             "problems": self.problems,
             "bank": load("bank"),
             "register": load("register"),
+            "append": load("append"),
         })
     }
 }

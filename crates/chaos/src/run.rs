@@ -174,12 +174,17 @@ fn start_loads(
     out: &Path,
     run: &Run,
     seed: u64,
-) -> anyhow::Result<[Load; 2]> {
-    let bank = options(run.duration, run.workers, seed);
-    let mut register = bank.clone();
-    register.extend(["--history".to_owned(), history_path(out).display().to_string()]);
-    let start = |name, more: &[String]| Load::start(cluster, &shape.binary, out, name, more);
-    Ok([start("bank", &bank)?, start("register", &register)?])
+) -> anyhow::Result<[Load; 3]> {
+    let common = options(run.duration, run.workers, seed);
+    let history = |name| ["--history".to_owned(), history_path(out, name).display().to_string()];
+    let start = |name, more: &[String]| {
+        Load::start(cluster, &shape.binary, out, name, &[&common, more].concat())
+    };
+    Ok([
+        start("bank", &[])?,
+        start("register", &history("register"))?,
+        start("append", &history("append"))?,
+    ])
 }
 
 /// Does faults until the time is nearly up; false if the cluster did not recover from one.
@@ -258,7 +263,7 @@ fn seen(findings: &Findings, out: &Path) -> anyhow::Result<Seen> {
     let register = findings.loads.iter().find(|load| load.name == "register");
     let report = register.and_then(|load| load.report.as_ref()).context("register says nothing")?;
     let zero = report["clock_zero_unix_ms"].as_f64().context("no clock_zero_unix_ms")?;
-    let path = history_path(out);
+    let path = history_path(out, "register");
     let file = std::fs::File::open(&path).with_context(|| format!("{}", path.display()))?;
     let history = History::read(std::io::BufReader::new(file))?;
     Ok(Seen::new(&history, zero, findings.begun_unix_ms))

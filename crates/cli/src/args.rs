@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cribwork_workload::{
-    Api, BankOptions, CommonOptions, Distribution, KvOptions, RegisterOptions,
+    Api, AppendOptions, BankOptions, CommonOptions, Distribution, KvOptions, RegisterOptions,
 };
 
 use crate::parse;
@@ -278,7 +278,19 @@ Exit status 0 only if `ok`; 2, with the evidence, if a check fails.
 Examples:
   cribwork workload register --duration 30s
   cribwork workload register --keys 4 --workers 32 --history register.jsonl --output json")]
-    Register(Register),
+    Register(History),
+    /// Append to few lists in transactions and prove that these are isolated from each other
+    #[command(after_help = "\
+Transactions of one to five steps: a list is read, or read and appended to. At the end every list is read
+once more, then a checker looks for cycles of dependencies that snapshot isolation forbids, in real time,
+and another one for acknowledged elements that are gone.
+
+Exit status 0 only if `ok`; 2, with the evidence, if a check fails.
+
+Examples:
+  cribwork workload append --duration 30s
+  cribwork workload append --keys 4 --workers 32 --history append.jsonl --output json")]
+    Append(History),
     /// Read and write single keys as fast as possible
     #[command(after_help = "\
 Examples:
@@ -359,9 +371,10 @@ enum Switch {
     Off,
 }
 
+/// Options of workloads that write a history.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Register {
-    /// Number of keys
+pub(crate) struct History {
+    /// Number of keys; fewer make more contention
     #[arg(long, default_value_t = 32)]
     keys: u32,
     /// Where the history goes: JSON lines, one an operation
@@ -371,9 +384,15 @@ pub(crate) struct Register {
     load: Load,
 }
 
-impl From<&Register> for RegisterOptions {
-    fn from(register: &Register) -> Self {
-        Self { common: register.load.into(), keys: register.keys }
+impl From<&History> for RegisterOptions {
+    fn from(flags: &History) -> Self {
+        Self { common: flags.load.into(), keys: flags.keys }
+    }
+}
+
+impl From<&History> for AppendOptions {
+    fn from(flags: &History) -> Self {
+        Self { common: flags.load.into(), keys: flags.keys }
     }
 }
 

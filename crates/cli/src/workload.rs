@@ -9,8 +9,8 @@ use cribwork_checker::History;
 use cribwork_client::Client;
 use cribwork_types::Runtime;
 use cribwork_workload::{
-    BankOptions, KvOptions, KvReport, RegisterOptions, Summary, Verdict, run_bank, run_kv,
-    run_register,
+    AppendOptions, BankOptions, HistoryReport, KvOptions, KvReport, RegisterOptions, Summary,
+    Verdict, WorkloadError, run_append, run_bank, run_kv, run_register,
 };
 
 use crate::args::{Format, Workload};
@@ -27,13 +27,13 @@ pub(crate) async fn workload(context: &Context, workload: Workload) -> Result<()
         }
         Workload::Register(flags) => {
             let options = RegisterOptions::from(&flags);
-            let file = flags.history.as_deref().map(create).transpose()?;
-            let (report, history) = run_register(&client, &context.runtime, &options).await?;
-            if let Some(file) = file {
-                save(file, &history)?;
-            }
-            print_fields(format, &report)?;
-            judge(report.verdict, &report.evidence)
+            let run = run_register(&client, &context.runtime, &options);
+            recorded(run, flags.history.as_deref(), format).await
+        }
+        Workload::Append(flags) => {
+            let options = AppendOptions::from(&flags);
+            let run = run_append(&client, &context.runtime, &options);
+            recorded(run, flags.history.as_deref(), format).await
         }
         Workload::Kv(options) => {
             let options = KvOptions::from(options);
@@ -52,6 +52,21 @@ pub(crate) async fn bank(
     format: Format,
 ) -> Result<(), Failure> {
     let report = run_bank(client, runtime, options).await?;
+    print_fields(format, &report)?;
+    judge(report.verdict, &report.evidence)
+}
+
+/// Runs a workload that writes a history, keeps that if asked for, and prints the report.
+async fn recorded(
+    run: impl Future<Output = Result<(HistoryReport, History), WorkloadError>>,
+    path: Option<&Path>,
+    format: Format,
+) -> Result<(), Failure> {
+    let file = path.map(create).transpose()?;
+    let (report, history) = run.await?;
+    if let Some(file) = file {
+        save(file, &history)?;
+    }
     print_fields(format, &report)?;
     judge(report.verdict, &report.evidence)
 }

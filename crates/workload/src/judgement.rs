@@ -1,5 +1,7 @@
 //! The report of workloads that write a history: what was measured, and what the checkers say.
 
+use std::time::Duration;
+
 use cribwork_checker::{History, Options, Outcome, Verdict as Checked};
 use serde::Serialize;
 
@@ -9,6 +11,11 @@ use crate::{Summary, Verdict};
 const STEPS_PER_OPERATION: u64 = 50;
 /// Violations of one checker that the report tells; the history has them all.
 const EVIDENCE_MAX: usize = 5;
+
+/// Nanoseconds of a history. 64 bits hold 584 years.
+pub(crate) fn nanos(now: Duration) -> u64 {
+    now.as_nanos() as u64
+}
 
 /// Budgets that fit the history.
 pub(crate) fn checker_options(history: &History) -> Options {

@@ -3,6 +3,7 @@
 //! * [`run_bank`] moves money between accounts in transactions, and afterwards holds every answer
 //!   that it got against what the cluster stores.
 //! * [`run_register`] reads, writes, deletes and swaps single keys, and has the history of it checked.
+//! * [`run_append`] appends to lists in transactions, and has their isolation checked.
 //! * [`run_kv`] reads and writes single keys in a closed loop and measures.
 //!
 //! Data flow of all: `setup` splits the workload's own keys into ranges; `drive` runs the workers
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may unwrap"))]
 
+mod append;
 mod bank;
 mod drive;
 mod error;
@@ -27,6 +29,7 @@ mod progress;
 mod register;
 mod setup;
 
+pub use append::{AppendOptions, run_append};
 pub use bank::{BankOptions, BankReport, Verdict, run_bank};
 pub use error::WorkloadError;
 pub use judgement::{CheckerVerdict, HistoryReport};

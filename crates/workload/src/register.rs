@@ -22,7 +22,7 @@ use futures::{StreamExt, stream};
 
 use self::clerk::Clerk;
 use crate::drive::drive;
-use crate::judgement::{HistoryReport, checker_options};
+use crate::judgement::{HistoryReport, checker_options, nanos};
 use crate::keyspace::{KeySpace, spread_evenly};
 use crate::options::{OPERATION_LIMIT, within};
 use crate::setup::{prepare, retry};
@@ -121,7 +121,7 @@ async fn final_reads(
     let deadline = runtime.now() + FINAL_LIMIT;
     let reads = (0..registers.keys).map(|number| async move {
         let (raw, key) = (client.raw(), registers.key(number));
-        let invoke = clerk::nanos(runtime.now());
+        let invoke = nanos(runtime.now());
         let read = retry(runtime, deadline, || raw.get(key.clone())).await;
         let outcome = match &read {
             Ok(_) => Outcome::Ok,
@@ -134,7 +134,7 @@ async fn final_reads(
         Operation {
             process: u64::from(first_process) + u64::from(number),
             invoke,
-            complete: Some(clerk::nanos(runtime.now())),
+            complete: Some(nanos(runtime.now())),
             outcome,
             is_final: true,
             op: Op::Get { key: key.into(), value },

@@ -9,8 +9,8 @@
 mod bank;
 mod commands;
 mod crash;
+mod histories;
 mod refusal;
-mod register;
 mod shutdown;
 mod tikv_rust;
 mod wire;

@@ -1,7 +1,6 @@
 //! The workers of register: they do one operation after the other and write each one down.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_checker::{Blob, Op, Operation, Outcome as Recorded};
@@ -13,17 +12,13 @@ use rand::{RngExt, SeedableRng};
 use super::Registers;
 use crate::drive::{Outcome, Worker};
 use crate::gaps::Touched;
+use crate::judgement::nanos;
 use crate::keyspace::scramble;
 
 /// Of 100 operations: reads, puts, deletions; the others are swaps.
 const READS: u32 = 40;
 const PUTS: u32 = 25;
 const DELETES: u32 = 10;
-
-/// Nanoseconds of a history. 64 bits hold 584 years.
-pub(super) fn nanos(now: Duration) -> u64 {
-    now.as_nanos() as u64
-}
 
 /// What a worker does next, on a key by its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
