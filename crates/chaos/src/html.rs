@@ -114,7 +114,8 @@ fn colour(kind: Kind) -> usize {
 
 fn bands(faults: &[FaultRow]) -> Vec<Band> {
     let band = |fault: &FaultRow| Band {
-        label: format!("{} {}", fault.kind.name(), fault.target),
+        name: fault.kind.name(),
+        target: fault.target.clone(),
         colour: colour(fault.kind),
         from_s: fault.start_s,
         undone_s: fault.end_s,

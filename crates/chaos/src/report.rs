@@ -191,7 +191,7 @@ fn by_kind(faults: &[FaultRow]) -> Vec<KindRow> {
             kind,
             runs: rows.len(),
             gap_ms_max: most(|row| row.gap_ms),
-            gap_ms_median: gaps[gaps.len() / 2],
+            gap_ms_median: round((gaps[(gaps.len() - 1) / 2] + gaps[gaps.len() / 2]) / 2.0, 1),
             slowest_ms_max: most(|row| row.slowest_ms),
             recovery_ms_max: round(most(|row| (row.ready_s - row.end_s) * 1e3), 1),
         }

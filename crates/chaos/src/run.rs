@@ -156,6 +156,7 @@ fn run(options: &Run, stop: &Stop) -> anyhow::Result<Verdict> {
         loads.into_iter().map(|load| load.finish(stop, limit)).collect();
     findings.loads = ended?;
     findings.problems.extend(cluster.terminate());
+    stop.check()?;
     findings.problems.extend(cluster.panics());
     keep_logs(&shape.directory, &out);
     drop(cluster);

@@ -5,7 +5,10 @@ use std::fmt::Write;
 /// A fault in the picture.
 #[derive(Clone, Debug)]
 pub(crate) struct Band {
-    pub(crate) label: String,
+    /// Written above it.
+    pub(crate) name: &'static str,
+    /// What it hit; shown when it is pointed at.
+    pub(crate) target: String,
     /// Which colour; kinds with equal numbers share one.
     pub(crate) colour: usize,
     pub(crate) from_s: f64,
@@ -47,8 +50,9 @@ pub(crate) fn svg(per_second: &[u64], bands: &[Band]) -> String {
             let _ = writeln!(
                 svg,
                 "<rect x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\" \
-                 fill=\"hsl({hue} 70% 50%)\" fill-opacity=\"{opacity}\"><title>{}</title></rect>",
-                escape(&band.label)
+                 fill=\"hsl({hue} 70% 50%)\" fill-opacity=\"{opacity}\"><title>{} {}</title></rect>",
+                band.name,
+                escape(&band.target)
             );
         };
         rect(from, undone, 0.35);
@@ -59,7 +63,7 @@ pub(crate) fn svg(per_second: &[u64], bands: &[Band]) -> String {
                 "<text class=\"band\" transform=\"translate({:.1} {:.1}) rotate(-45)\">{}</text>",
                 from + 6.0,
                 TOP - 4.0,
-                escape(&band.label)
+                band.name
             );
             named_until = from + 2.0 * NAME_PIXELS;
         }
@@ -103,7 +107,8 @@ mod tests {
     #[test]
     fn bands_lie_where_the_faults_were() {
         let band = Band {
-            label: "pause <node1>".into(),
+            name: "pause",
+            target: "<node1>".into(),
             colour: 3,
             from_s: 5.0,
             undone_s: 6.0,

@@ -15,6 +15,8 @@ use crate::keyspace::KeySpace;
 
 /// How long making all the bounds may take.
 const SPLIT_LIMIT: Duration = Duration::from_secs(60);
+/// How often one bound is asked for, if that is refused.
+const SPLIT_ATTEMPTS: u32 = 5;
 /// How long the leaders are given to spread; then the load begins all the same.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_PERIOD: Duration = Duration::from_millis(100);
@@ -78,9 +80,16 @@ async fn split_missing(client: &Client, space: &KeySpace) -> Result<(), ClientEr
         if begins_at(&ranges, bound) {
             continue;
         }
-        if let Err(error) = admin.split(key).await {
+        let mut refusals = 0;
+        while let Err(error) = admin.split(key.clone()).await {
             // An earlier request, whose answer was lost, may have made the bound.
-            if !begins_at(&client.ranges(space.span(), 0).await?, bound) {
+            if begins_at(&client.ranges(space.span(), 0).await?, bound) {
+                break;
+            }
+            // Somebody else may have split the same range meanwhile: then the node refuses for good
+            // what it would do if asked again.
+            refusals += 1;
+            if refusals == SPLIT_ATTEMPTS || !matches!(error, ClientError::Refused { .. }) {
                 return Err(error);
             }
         }
