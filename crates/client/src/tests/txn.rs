@@ -312,6 +312,39 @@ async fn a_lock_that_lasts_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_holds_locks_gives_way_to_an_older_one_and_waits_for_a_younger_one() {
+    // Each holds what the other wants next: if both waited, both would run out of time.
+    let (cluster, client) = setup().await;
+    let older = client.begin().await.unwrap();
+    let younger = client.begin().await.unwrap();
+    for (transaction, has) in [(&older, "a"), (&younger, "z")] {
+        let start_ts = transaction.start_ts();
+        let lock = LockInfo {
+            primary_lock: bytes(has),
+            lock_version: start_ts.get(),
+            key: bytes(has),
+            lock_ttl: 60_000,
+            lock_type: Op::Put.into(),
+            min_commit_ts: start_ts.get() + 1,
+            ..Default::default()
+        };
+        cluster.data.lock().locks.insert(bytes(has), (lock, bytes("prewritten")));
+    }
+    for transaction in [&older, &younger] {
+        for key in ["a", "z"] {
+            transaction.put(key, "1").unwrap();
+        }
+    }
+    let (first, second) = tokio::join!(older.commit(), younger.commit());
+    assert!(
+        matches!(second, Err(ClientError::Locked { holder, .. }) if holder == older.start_ts())
+    );
+    assert!(first.is_ok(), "{first:?}");
+    let took = cluster.runtime.now();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_abandoned_async_commit_is_decided_by_its_secondaries() {
     for complete in [true, false] {
         let (cluster, client) = setup().await;

@@ -22,6 +22,10 @@ use crate::send::{TxnKey, txn_route_key};
 /// Most keys that are committed together with the primary.
 const PRIMARY_KEYS_MAX: usize = 4096;
 
+/// How long a transaction that holds locks waits for an older one that holds another. Several times as
+/// long as a commit takes.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// One commit under way.
 pub(super) struct Committer {
     core: Arc<Core>,
@@ -123,6 +127,7 @@ impl Committer {
 
     async fn prewrite(&self, call: &mut Call) -> Result<(), Failed> {
         let mut pending = self.mutations.clone();
+        let mut met_locks_at = None;
         loop {
             let lock_ttl = self.lock_ttl_ms();
             let sent = std::mem::take(&mut pending);
@@ -163,7 +168,11 @@ impl Committer {
             if pending.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.core.wait_for_locks(call, locks, Waiter::Writer).await {
+            let met = *met_locks_at.get_or_insert(self.core.runtime.now());
+            let holds_locks = pending.len() < self.mutations.len();
+            let gives_way_at = holds_locks.then_some(met + PATIENCE);
+            let waiter = Waiter::Writer { start_ts: self.start_ts, gives_way_at };
+            if let Err(error) = self.core.wait_for_locks(call, locks, waiter).await {
                 return Err(self.prewrite_failed(call, error, pending));
             }
         }

@@ -7,6 +7,7 @@
 //! so an expired one is decided by looking at every secondary.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_proto::kvrpcpb::{self, LockInfo};
@@ -64,8 +65,30 @@ impl StatusCache {
 
 /// Who met the locks.
 pub(super) enum Waiter<'a> {
-    Reader { ts: Timestamp, bypassed: &'a Mutex<Vec<u64>> },
-    Writer,
+    Reader {
+        ts: Timestamp,
+        bypassed: &'a Mutex<Vec<u64>>,
+    },
+    /// `gives_way_at`, runtime clock: from then on it waits for no older transaction. None for one that
+    /// holds no locks itself.
+    Writer {
+        start_ts: Timestamp,
+        gives_way_at: Option<Duration>,
+    },
+}
+
+impl Waiter<'_> {
+    /// Whether it must not wait for `holder` any longer. Writers that hold locks and wait for each other
+    /// would do so until one runs out of time; if only the older one waits, there is no such circle
+    /// (wait-die: Rosenkrantz, Stearns, Lewis, System Level Concurrency Control, 1978).
+    fn gives_way(&self, holder: u64, now: Duration) -> bool {
+        match self {
+            Waiter::Reader { .. } => false,
+            Waiter::Writer { start_ts, gives_way_at } => {
+                holder < start_ts.get() && gives_way_at.is_some_and(|at| now >= at)
+            }
+        }
+    }
 }
 
 /// The lock that a key error speaks of, or the error that it means to a user.
@@ -117,7 +140,7 @@ impl Core {
             let Some(first) = locks.first() else { continue };
             let caller = match &waiter {
                 Waiter::Reader { ts, .. } => ts.get(),
-                Waiter::Writer => 0,
+                Waiter::Writer { .. } => 0,
             };
             let fate = self.fate(call, first, caller).await;
             match (fate.map_err(|error| outlasted(error, first))?, &waiter) {
@@ -128,7 +151,13 @@ impl Core {
                 (Fate::Alive { pushed: true }, Waiter::Reader { bypassed, .. }) => {
                     bypassed.lock().push(start_ts);
                 }
-                (Fate::Alive { .. }, _) => blocking = Some(first.clone()),
+                (Fate::Alive { .. }, waiter) => {
+                    if waiter.gives_way(start_ts, self.runtime.now()) {
+                        let (key, holder) = (first.key.clone(), Timestamp(start_ts));
+                        return Err(ClientError::Locked { key, holder });
+                    }
+                    blocking = Some(first.clone());
+                }
             }
         }
         let Some(lock) = blocking else {
