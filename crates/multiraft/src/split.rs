@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cribwork_router::SplitError;
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, ReplicaRole, RuntimeExt, StoreId};
 use tokio::sync::oneshot;
@@ -50,7 +51,9 @@ impl Replica {
     /// that goes away stops nothing: no read is served here until the split's fate is known.
     ///
     /// # Errors
-    /// [`RaftError::Refused`] if the key or the ids do not fit; else as [`Replica::propose`].
+    /// [`RaftError::EpochChanged`] if the key lies in another range, now or since the token was taken;
+    /// [`RaftError::Refused`] if it cannot be a bound here, or the ids do not fit; else as
+    /// [`Replica::propose`].
     pub async fn split(
         self: &Arc<Self>,
         token: &WriteToken,
@@ -58,8 +61,18 @@ impl Replica {
         right: NewRange,
     ) -> Result<(RangeDescriptor, RangeDescriptor), RaftError> {
         let range = self.range_id();
-        cribwork_router::split(&self.descriptor(), &key, right.id, &right.replicas)
-            .map_err(|error| RaftError::Refused { range, why: error.to_string() })?;
+        let now = self.descriptor();
+        cribwork_router::split(&now, &key, right.id, &right.replicas).map_err(|error| {
+            match error {
+                // Another split came first: whoever asks has an old route.
+                SplitError::Outside { .. } => RaftError::EpochChanged {
+                    range,
+                    epoch: now.epoch,
+                    current: vec![now.as_ref().clone()],
+                },
+                error => RaftError::Refused { range, why: error.to_string() },
+            }
+        })?;
         let body = Body::Split(SplitCommand {
             key,
             right: right.id,

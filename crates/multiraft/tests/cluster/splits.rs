@@ -66,6 +66,18 @@ async fn a_split_that_does_not_fit_is_refused() {
 }
 
 #[tokio::test]
+async fn a_split_at_a_key_that_another_split_took_away_is_an_old_route() {
+    let cluster = Cluster::start().await;
+    split(&cluster, "m").await;
+    let leader = cluster.leader(RANGE).await;
+    let token = leader.token().await.unwrap();
+    match leader.split(&token, bound("z"), NewRange { id: RangeId(3), ..new_range() }).await {
+        Err(RaftError::EpochChanged { current, .. }) => assert_eq!(current[0].span.end, bound("m")),
+        other => panic!("expected an epoch error, got {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_split_survives_a_power_cut_of_all() {
     let mut cluster = Cluster::start().await;
     cluster.put(RANGE, "z", "1").await;
