@@ -4,9 +4,9 @@
 //! What it cannot simulate it does not need to: kernel, disk cache, sockets and clocks are real. What a
 //! machine cannot do is probed first and reported as skipped, never passed over in silence.
 //!
-//! Data flow: [`args`] -> [`probe`] says what is possible -> [`cluster`] makes network, disks and nodes
-//! -> [`load`] starts the workloads -> [`schedule`] chooses faults from the seed and [`nemesis`] does
-//! them -> the workloads judge what they saw -> [`gaps`] lays the faults over the history -> [`report`].
+//! Data flow: `args` -> `probe` says what is possible -> `cluster` makes network, disks and nodes
+//! -> `load` starts the workloads -> `schedule` chooses faults from the seed and `nemesis` does
+//! them -> the workloads judge what they saw -> `gaps` lays the faults over the history -> `report`.
 //!
 //! Invariant: whatever ends a run (success, failure, Ctrl-C), processes, mounts, loop devices, cgroups
 //! and namespaces are gone afterwards: each has an owner that removes it when dropped.
