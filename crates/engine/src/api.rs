@@ -13,8 +13,8 @@ use crate::EngineError;
 /// behind everything stored.
 pub const KEY_STORED_BYTES_MAX: usize = key::encoded_len(limits::KEY_BYTES_MAX) + 8;
 
-/// Refuses a batch with a key that is too long, before any of it is written.
-/// Refuses a batch that no store would take; whoever replicates batches asks before.
+/// Refuses a batch with a key that is too long, which no store would take, before any of it is written.
+/// Whoever replicates batches asks first.
 ///
 /// # Errors
 /// [`EngineError::KeyTooLong`].
