@@ -65,6 +65,8 @@ impl From<ReplicaDescriptor> for metapb::Peer {
         let role = match replica.role {
             ReplicaRole::Voter => metapb::PeerRole::Voter,
             ReplicaRole::Learner => metapb::PeerRole::Learner,
+            ReplicaRole::Incoming => metapb::PeerRole::IncomingVoter,
+            ReplicaRole::Outgoing => metapb::PeerRole::DemotingVoter,
         };
         Self {
             id: replica.id.get(),
@@ -89,11 +91,13 @@ impl TryFrom<metapb::Peer> for ReplicaDescriptor {
         let role = match metapb::PeerRole::try_from(peer.role) {
             Ok(metapb::PeerRole::Voter) => ReplicaRole::Voter,
             Ok(metapb::PeerRole::Learner) => ReplicaRole::Learner,
-            _ => {
+            Ok(metapb::PeerRole::IncomingVoter) => ReplicaRole::Incoming,
+            Ok(metapb::PeerRole::DemotingVoter) => ReplicaRole::Outgoing,
+            Err(_) => {
                 return Err(ConvertError::Invalid {
                     message: "metapb.Peer",
                     field: "role",
-                    why: "is neither voter nor learner",
+                    why: "is no role of a member",
                 });
             }
         };

@@ -205,7 +205,7 @@ fn ranges_that_nobody_may_send_are_refused() {
         ConvertError::Invalid { field: "end_key", .. }
     ));
     assert!(matches!(
-        fails(&|region| region.peers[0].role = 3),
+        fails(&|region| region.peers[0].role = 9),
         ConvertError::Invalid { field: "role", .. }
     ));
     assert!(matches!(

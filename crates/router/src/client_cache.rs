@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cribwork_types::{
-    RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaRole, StoreId,
-};
+use cribwork_types::{RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, StoreId};
 
 use crate::{Inserted, LeaderUpdate, RangeEntry, RangeMap};
 
@@ -129,7 +127,7 @@ impl ClientCache {
             // A new range starts on the store that led its parent; a wrong guess costs one trip.
             let guess = leader
                 .and_then(|leader| descriptor.replica_on(leader.store))
-                .filter(|replica| replica.role == ReplicaRole::Voter);
+                .filter(|replica| replica.role.votes());
             let known = self.map.get_by_id(descriptor.id).and_then(|entry| entry.leader);
             let guess = if known.is_some() { None } else { guess };
             self.insert(Arc::new(descriptor), guess);

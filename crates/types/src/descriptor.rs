@@ -15,14 +15,34 @@ pub enum ReplicaRole {
     Voter,
     /// Receives the log but has no vote.
     Learner,
+    /// In a joint membership: votes in the new set only.
+    Incoming,
+    /// In a joint membership: votes in the old set only, and leaves with it.
+    Outgoing,
 }
 
 impl ReplicaRole {
-    /// The word used by the command line: `voter` or `learner`.
+    /// The word used by the command line: `voter`, `learner`, `incoming` or `outgoing`.
     pub const fn name(self) -> &'static str {
         match self {
             ReplicaRole::Voter => "voter",
             ReplicaRole::Learner => "learner",
+            ReplicaRole::Incoming => "incoming",
+            ReplicaRole::Outgoing => "outgoing",
+        }
+    }
+
+    /// True for members with a vote, in either set of a joint membership.
+    pub const fn votes(self) -> bool {
+        !matches!(self, ReplicaRole::Learner)
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            ReplicaRole::Voter => 0,
+            ReplicaRole::Learner => 1,
+            ReplicaRole::Incoming => 2,
+            ReplicaRole::Outgoing => 3,
         }
     }
 }
@@ -34,7 +54,7 @@ pub struct ReplicaDescriptor {
     pub id: ReplicaId,
     /// Where it lives.
     pub store: StoreId,
-    /// Voter or learner.
+    /// What it does there.
     pub role: ReplicaRole,
 }
 
@@ -62,9 +82,15 @@ impl RangeDescriptor {
         self.replicas.iter().copied().find(|replica| replica.id == id)
     }
 
-    /// Members that vote.
+    /// Members that vote, in either set of a joint membership.
     pub fn voters(&self) -> impl Iterator<Item = ReplicaDescriptor> + '_ {
-        self.replicas.iter().copied().filter(|replica| replica.role == ReplicaRole::Voter)
+        self.replicas.iter().copied().filter(|replica| replica.role.votes())
+    }
+
+    /// True while the group changes its voters: two sets have to agree.
+    pub fn is_joint(&self) -> bool {
+        let mixed = |role| matches!(role, ReplicaRole::Incoming | ReplicaRole::Outgoing);
+        self.replicas.iter().any(|replica| mixed(replica.role))
     }
 
     /// The bytes on disk: version, id, epoch, bounds, replicas.
@@ -80,7 +106,7 @@ impl RangeDescriptor {
         for replica in &self.replicas {
             out.put_u64(replica.id.get());
             out.put_u64(replica.store.get());
-            out.put_u8(matches!(replica.role, ReplicaRole::Learner) as u8);
+            out.put_u8(replica.role.code());
         }
         out.freeze()
     }
@@ -105,6 +131,8 @@ impl RangeDescriptor {
             let role = match reader.u8()? {
                 0 => ReplicaRole::Voter,
                 1 => ReplicaRole::Learner,
+                2 => ReplicaRole::Incoming,
+                3 => ReplicaRole::Outgoing,
                 _ => return Err(reader.malformed("unknown role")),
             };
             replicas.push(ReplicaDescriptor { id, store, role });
@@ -137,6 +165,19 @@ mod tests {
     #[test]
     fn round_trips() {
         assert_eq!(RangeDescriptor::decode(sample().encode()).unwrap(), sample());
+    }
+
+    #[test]
+    fn members_of_either_set_vote_while_the_membership_is_joint() {
+        let mut range = sample();
+        assert!(!range.is_joint());
+        for (id, role) in [(6, ReplicaRole::Incoming), (7, ReplicaRole::Outgoing)] {
+            range.replicas.push(ReplicaDescriptor { id: ReplicaId(id), store: StoreId(id), role });
+        }
+        assert!(range.is_joint());
+        assert_eq!(RangeDescriptor::decode(range.encode()).unwrap(), range);
+        let voters: Vec<u64> = range.voters().map(|voter| voter.id.get()).collect();
+        assert_eq!(voters, [1, 6, 7]);
     }
 
     /// Golden bytes: a change here breaks every store on disk, so it needs a new version byte.
