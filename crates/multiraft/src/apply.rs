@@ -19,10 +19,12 @@ use crate::command::{Body, Command, SplitCommand, decode_payload};
 use crate::error::RaftError;
 use crate::fate::{Applied, Fate};
 use crate::keys;
+use crate::members::with_members;
 use crate::node::NodeShared;
 use crate::options::APPLY_ROUND_BYTES_MAX;
 use crate::position::Position;
 use crate::records::{AppliedRecord, Members, Payload, ReplicaRecord};
+use crate::removal;
 use crate::replica::Replica;
 use crate::seed::{Seed, put_record};
 use crate::snapshot::{self, RangeSnapshot};
@@ -51,6 +53,11 @@ pub(crate) enum Job {
     Introduced {
         descriptor: RangeDescriptor,
         id: ReplicaId,
+    },
+    /// The replica is no member any more, and its instance is closed.
+    Destroy {
+        replica: Arc<Replica>,
+        done: Done,
     },
     /// The node stops: nothing comes after this.
     Stop,
@@ -135,6 +142,10 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
                 shared.make_uninitialised(&descriptor, id);
             }
+            Job::Destroy { replica, done } => {
+                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                let _ = done.send(removal::destroy(shared, &replica));
+            }
             Job::Install { replica, applied, snapshot, done } => {
                 // A snapshot replaces state: what came before it is written first.
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
@@ -170,9 +181,12 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
     let Prepared { replica, applied, descriptor, children, fates, term, entries, done } = ready;
     shared.metrics.applied_entries.inc_by(entries);
     if let Some(descriptor) = descriptor {
+        let before = replica.descriptor();
+        // The placement group covers no keys, and the map takes in nothing without.
         shared.map.write().insert(Arc::new(descriptor.clone()));
         replica.publish(applied, Some(descriptor));
         shared.observer.range_changed(replica.descriptor());
+        replica.members_changed(&before);
     } else {
         replica.publish(applied, None);
     }
@@ -273,7 +287,10 @@ impl Working<'_> {
         Ok(())
     }
 
+    /// The descriptor follows the membership, in the same batch.
     fn members(&mut self, position: Position, members: Members) {
+        self.descriptor = Arc::new(with_members(&self.descriptor, &members));
+        self.changed = true;
         self.applied.members = members;
         self.applied.members_at = Some(position);
     }
@@ -352,6 +369,15 @@ impl Working<'_> {
             return Ok(None);
         };
         if self.shared.replica(right.id).is_some_and(|existing| existing.is_initialised()) {
+            return Ok(None);
+        }
+        let buried = removal::tombstone(self.shared.engine.as_ref(), right.id)?;
+        if buried.is_some_and(|gone| gone >= mine.id) {
+            // This member was removed before this store got to its beginning. Nobody else holds its
+            // keys here: what covers them is the parent, which lets go of them now.
+            for (cf, span) in snapshot::parts(right) {
+                batch.delete_range(cf, span);
+            }
             return Ok(None);
         }
         let seed = Seed {

@@ -196,12 +196,14 @@ fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option
 
 /// True if this voter sees no leader that lives in the life in which it was last heard from.
 fn is_leaderless(replica: &Arc<Replica>) -> bool {
-    votes(replica) && !replica.has_live_leader()
+    !replica.has_live_leader() && votes(replica)
 }
 
+/// By the newest membership in its log, which may not be applied yet. A cold member is built to find
+/// out: an entry that it has not applied may have promoted it.
 fn votes(replica: &Arc<Replica>) -> bool {
-    let descriptor = replica.descriptor();
-    replica.is_initialised() && descriptor.voters().any(|voter| voter.id == replica.replica_id())
+    let is_member = || replica.descriptor().replica(replica.replica_id()).is_some();
+    replica.is_initialised() && replica.live().map_or_else(is_member, |live| live.raft.votes())
 }
 
 /// This replica's place among the live voters that may succeed the leader, rotated by range.
@@ -255,6 +257,7 @@ fn maintain(replica: &Arc<Replica>) {
         shared.runtime.spawn(Box::pin(async move { replica.restart(&live).await }));
         return;
     }
+    replica.finish_joint();
     let (purged, _) = live.log.bounds();
     let applied = replica.applied_index();
     let held = applied.saturating_sub(purged.map_or(0, |purged| purged.index));

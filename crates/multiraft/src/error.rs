@@ -81,6 +81,14 @@ pub enum RaftError {
         /// What went wrong.
         why: &'static str,
     },
+    /// A change of members was not made, or only its first part.
+    #[error("range {range}: its members do not change now: {why}")]
+    ChangeFailed {
+        /// The range asked for.
+        range: RangeId,
+        /// What stands in the way.
+        why: &'static str,
+    },
     /// The node is shutting down.
     #[error("the node is shutting down")]
     Shutdown,
@@ -117,6 +125,7 @@ impl CodedError for RaftError {
             RaftError::Refused { .. } => "CW-RAFT-REFUSED",
             RaftError::Undetermined { .. } => "CW-RAFT-UNDETERMINED",
             RaftError::TransferFailed { .. } => "CW-RAFT-TRANSFER",
+            RaftError::ChangeFailed { .. } => "CW-RAFT-CHANGE",
             RaftError::Shutdown => "CW-RAFT-SHUTDOWN",
             RaftError::Engine(_) => "CW-RAFT-ENGINE",
             RaftError::Codec(_) => "CW-RAFT-CODEC",
@@ -132,6 +141,7 @@ impl CodedError for RaftError {
                 | RaftError::Busy { .. }
                 | RaftError::RangeNotFound { .. }
                 | RaftError::TransferFailed { .. }
+                | RaftError::ChangeFailed { .. }
                 | RaftError::Shutdown
         )
     }
@@ -148,6 +158,7 @@ impl CodedError for RaftError {
             RaftError::TransferFailed { .. } => {
                 "check that the target is up and caught up, then retry"
             }
+            RaftError::ChangeFailed { .. } => "wait for what the message names, then retry",
             RaftError::Shutdown => "ask another node",
             RaftError::Engine(_) => "check the node's disk and its log",
             RaftError::Codec(_) => "the store is damaged: rebuild this node from the others",

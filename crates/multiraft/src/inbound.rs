@@ -26,6 +26,7 @@ impl MessageHandler for Inbound {
             kind::NEEDS_SNAPSHOT => self.needs_snapshot(message),
             kind::WHO_IS_THIS => self.introduce(from, &message),
             kind::INTRODUCTION => self.introduced(message),
+            kind::GONE => self.gone(message),
             _ => self.request(from, message),
         }
     }
@@ -73,22 +74,53 @@ impl Inbound {
         };
         if replica.replica_id() != message.to {
             shared.metrics.messages_unknown_range.inc();
+            if replica.replica_id() < message.to {
+                // A later member on this store: the one that is here may be gone.
+                shared.message_for_unknown_range(from, &message);
+            }
             return shared.refuse(from, &message);
         }
         if matches!(message.kind, kind::APPEND | kind::HEARTBEAT) {
             replica.heard_leader(from, message.from);
             if !replica.is_initialised() {
-                self.ask_for_snapshot(from, &replica, &message);
-                return shared.refuse(from, &message);
+                return self.append_without_log(from, &replica, &message);
             }
+        }
+        if matches!(message.kind, kind::VOTE | kind::PRE_VOTE) {
+            replica.answer_stranger(from, message.from);
         }
         replica.deliver(from, message);
     }
 
-    /// This store holds no data of the range, so entries alone would make a replica with a hole:
-    /// its state came about by a split that this store slept through.
-    fn ask_for_snapshot(&self, from: StoreId, replica: &Arc<Replica>, message: &Message) {
+    /// This store holds no data of the range, so entries alone would make a replica with a hole: it is
+    /// a new member, or slept through the split that made the range. Its leader finds that no entry
+    /// fits, and sends a snapshot once its log does not reach back to the beginning.
+    fn append_without_log(&self, from: StoreId, replica: &Arc<Replica>, message: &Message) {
         replica.wake();
+        let append = match message.kind {
+            kind::APPEND => crate::raft::stream_append(&message.payload),
+            _ => Some(message.payload.clone()),
+        };
+        match append.and_then(crate::raft::without_log) {
+            Some(payload) => {
+                let answer = Message {
+                    range: message.range,
+                    from: message.to,
+                    to: message.from,
+                    kind: message.kind + 1,
+                    call: message.call,
+                    payload,
+                };
+                self.shared.send(from, Class::Data, answer);
+            }
+            None => {
+                self.ask_for_snapshot(from, message);
+                self.shared.refuse(from, message);
+            }
+        }
+    }
+
+    fn ask_for_snapshot(&self, from: StoreId, message: &Message) {
         let ask = Message {
             range: message.range,
             from: message.to,
@@ -137,7 +169,19 @@ impl Inbound {
         shared.offer_apply(Job::Introduced { descriptor, id: message.to });
     }
 
-    /// A leader that is told so cuts its log, which makes Raft send a snapshot.
+    /// A member says that the replica that this message is for was removed.
+    fn gone(&self, message: Message) {
+        let addressed = self.shared.replica(message.range);
+        if addressed.is_none_or(|replica| replica.replica_id() != message.to) {
+            return;
+        }
+        match RangeDescriptor::decode(message.payload) {
+            Ok(now) if now.id == message.range => drop(self.shared.check_gone(&now)),
+            _ => drop(self.shared.metrics.malformed_messages.inc()),
+        }
+    }
+
+    /// A leader that is told so cuts the first entry of its log, which makes Raft send a snapshot.
     fn needs_snapshot(&self, message: Message) {
         let Some(replica) = self.shared.replica(message.range) else {
             return;
@@ -146,6 +190,6 @@ impl Inbound {
             return;
         }
         let Some(live) = replica.live() else { return };
-        self.shared.runtime.spawn(Box::pin(async move { live.raft.cut_log(0).await }));
+        self.shared.runtime.spawn(Box::pin(async move { live.raft.cut_first().await }));
     }
 }

@@ -9,6 +9,7 @@ const PURGED: u8 = 3;
 
 const REPLICA: u8 = b'r';
 const APPLIED: u8 = b'a';
+const TOMBSTONE: u8 = b't';
 
 fn raft_key(range: RangeId, kind: u8) -> Vec<u8> {
     let mut key = Vec::with_capacity(17);
@@ -44,6 +45,11 @@ pub(crate) fn purged(range: RangeId) -> Vec<u8> {
     raft_key(range, PURGED)
 }
 
+/// `raft`: entries, vote and purge mark of a group.
+pub(crate) fn whole_group(range: RangeId) -> KeyRange {
+    KeyRange::new(raft_key(range, 0), raft_key(range, u8::MAX))
+}
+
 fn state_key(kind: u8, range: RangeId) -> Vec<u8> {
     let mut key = Vec::with_capacity(9);
     key.push(kind);
@@ -59,6 +65,11 @@ pub(crate) fn replica(range: RangeId) -> Vec<u8> {
 /// `state`: all replica records.
 pub(crate) fn all_replicas() -> KeyRange {
     KeyRange::new(vec![REPLICA], vec![REPLICA + 1])
+}
+
+/// `state`: the highest replica id of a range that this store was rid of.
+pub(crate) fn tombstone(range: RangeId) -> Vec<u8> {
+    state_key(TOMBSTONE, range)
 }
 
 /// `state`: how far a range is applied, with the membership as of then.

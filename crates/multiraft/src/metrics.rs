@@ -24,6 +24,8 @@ pub struct MultiRaftMetrics {
     pub(crate) snapshots_sent: Counter,
     pub(crate) snapshots_installed: Counter,
     pub(crate) snapshots_refused: Counter,
+    pub(crate) membership_changes: Counter,
+    pub(crate) destroyed: Counter,
     pub(crate) live_replicas: Gauge,
 }
 
@@ -56,6 +58,12 @@ impl MultiRaftMetrics {
             ("snapshots_sent", "Snapshots sent", &m.snapshots_sent),
             ("snapshots_installed", "Snapshots installed", &m.snapshots_installed),
             ("snapshots_refused", "Snapshots refused on arrival", &m.snapshots_refused),
+            (
+                "membership_changes",
+                "Changes of members that were asked for and made",
+                &m.membership_changes,
+            ),
+            ("destroyed", "Replicas removed from this store", &m.destroyed),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("cribwork_raft_{name}"), help, counter.clone());

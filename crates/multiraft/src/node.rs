@@ -28,6 +28,7 @@ use crate::observer::Observer;
 use crate::options::{APPLY_QUEUE_MAX, MultiRaftOptions, SNAPSHOTS_SENT_MAX};
 use crate::raft::{InstanceFactory, OpenraftFactory};
 use crate::records::{AppliedRecord, ReplicaRecord, decode_vote};
+use crate::removal;
 use crate::replica::Replica;
 use crate::seed::Seed;
 use crate::snapshot::Incoming;
@@ -206,6 +207,16 @@ impl NodeShared {
         replica
     }
 
+    /// Takes a replica out of the registry, and its keys out of the map.
+    pub(crate) fn forget(&self, replica: &Arc<Replica>) {
+        let range = replica.range_id();
+        self.registry.remove(&range);
+        self.forget_sorted();
+        if replica.is_initialised() && range != RangeId::PLACEMENT {
+            self.map.write().remove(range);
+        }
+    }
+
     /// Registers a replica whose seeds are written, and starts it if it is to lead.
     /// `incarnation` is the life of the first leader's store, if it is known to lead in that.
     pub(crate) fn add_replica(
@@ -276,13 +287,22 @@ impl NodeShared {
         id: ReplicaId,
     ) {
         let range = introduced.id;
-        if self.replica(range).is_some()
+        if self.check_gone(introduced)
+            || self.replica(range).is_some()
             || self.creating.load(Ordering::Acquire)
             || self.check_overlap(introduced).is_err()
         {
             return;
         }
-        let descriptor = RangeDescriptor { id: range, ..RangeDescriptor::default() };
+        match removal::tombstone(self.engine.as_ref(), range) {
+            Ok(Some(gone)) if gone >= id => return,
+            Ok(_) => {}
+            Err(error) => return tracing::error!(%error, "cannot read a tombstone"),
+        }
+        // Of what it is introduced by, it knows the members, and that nothing older concerns it.
+        let RangeDescriptor { epoch, replicas, .. } = introduced.clone();
+        let descriptor =
+            RangeDescriptor { id: range, epoch, replicas, ..RangeDescriptor::default() };
         let record = ReplicaRecord { id, initialised: false, descriptor };
         let mut batch = WriteBatch::new();
         crate::seed::put_record(&mut batch, &record);
@@ -299,7 +319,7 @@ impl NodeShared {
 /// All groups of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct MultiRaft {
-    shared: Arc<NodeShared>,
+    pub(crate) shared: Arc<NodeShared>,
 }
 
 impl MultiRaft {
@@ -346,10 +366,11 @@ impl MultiRaft {
             creating: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        load(&shared)?;
+        let gone = load(&shared)?;
         // On the node's own runtime, not a thread: a hand-over between threads costs more than
         // applying does (measured).
         shared.runtime.spawn(Box::pin(apply::run(shared.clone(), jobs)));
+        gone.iter().for_each(Replica::remove);
         Ok(Self { shared })
     }
 
@@ -513,7 +534,9 @@ async fn hand_over(replica: &Arc<Replica>) {
     }
 }
 
-fn load(shared: &Arc<NodeShared>) -> Result<(), RaftError> {
+/// Fills the registry; gives the replicas that are members no longer.
+fn load(shared: &Arc<NodeShared>) -> Result<Vec<Arc<Replica>>, RaftError> {
+    let mut forgotten = Vec::new();
     let snapshot = shared.engine.snapshot();
     let mut cursor = snapshot.cursor(Cf::State, &keys::all_replicas());
     let mut found = cursor.seek_to_first()?;
@@ -525,10 +548,14 @@ fn load(shared: &Arc<NodeShared>) -> Result<(), RaftError> {
         };
         let (range, has_vote) = (record.descriptor.id, record.initialised);
         let replica = shared.register(record, applied);
+        if replica.descriptor().replica(replica.replica_id()).is_none() {
+            // The entry that removed it was applied, and the crash came before it was forgotten.
+            forgotten.push(replica.clone());
+        }
         if has_vote && let Some(vote) = snapshot.get(Cf::Raft, &keys::vote(range))? {
             replica.recall_leader(decode_vote(vote)?);
         }
         found = cursor.next()?;
     }
-    Ok(())
+    Ok(forgotten)
 }

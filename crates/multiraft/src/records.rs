@@ -12,7 +12,7 @@ use crate::position::{Position, VoteRecord};
 const VERSION: u8 = 1;
 
 /// Frames `body`: `version u8, crc32c u32, body`.
-fn seal(body: &[u8]) -> Bytes {
+pub(crate) fn seal(body: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(5 + body.len());
     out.put_u8(VERSION);
     out.put_u32(crc32c::crc32c(body));
@@ -20,7 +20,8 @@ fn seal(body: &[u8]) -> Bytes {
     out.freeze()
 }
 
-fn open(what: &'static str, bytes: Bytes) -> Result<Reader, CodecError> {
+/// Takes apart what [`seal`] made.
+pub(crate) fn open(what: &'static str, bytes: Bytes) -> Result<Reader, CodecError> {
     let mut reader = Reader::new(what, bytes);
     reader.version(VERSION)?;
     let sum = reader.u32()?;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cribwork_transport::Message;
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, RuntimeExt, StoreId};
+use cribwork_types::{
+    RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, ReplicaRole, RuntimeExt, StoreId,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -67,6 +69,9 @@ pub(crate) struct LeaderSeen {
     pub(crate) term: u64,
     /// A message of this leader came in this process's life.
     pub(crate) heard: bool,
+    /// The leader's store, once it was heard from: a member that this replica has not heard of yet may
+    /// lead.
+    pub(crate) store: Option<StoreId>,
     /// The life of the leader's store that it was heard in, once that store's liveness message told.
     pub(crate) incarnation: Option<u64>,
     /// Runtime clock, milliseconds: when a message of it last came. For one lease from then on, no
@@ -109,6 +114,10 @@ pub struct Replica {
     pub(crate) fences: AtomicU32,
     /// The store that leadership is being handed to; 0 for none.
     pub(crate) handing_over_to: AtomicU64,
+    /// Held while this leader changes its members.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// This replica is no member any more: nothing starts it again.
+    pub(crate) removing: AtomicBool,
     pub(crate) changed: Notify,
     /// Runtime clock, milliseconds: last read, last proposal, and last wait for a leader.
     pub(crate) last_read_ms: AtomicU64,
@@ -145,6 +154,8 @@ impl Replica {
             serving_term: AtomicU64::new(0),
             fences: AtomicU32::new(0),
             handing_over_to: AtomicU64::new(0),
+            changing: tokio::sync::Mutex::new(()),
+            removing: AtomicBool::new(false),
             changed: Notify::new(),
             last_read_ms: AtomicU64::new(0),
             last_write_ms: AtomicU64::new(0),
@@ -191,9 +202,16 @@ impl Replica {
     pub fn leader(&self) -> LeaderView {
         let seen = *self.seen.lock();
         let serving = self.serving_term.load(Ordering::Acquire);
-        let leader = seen.leader.and_then(|id| self.descriptor.load().replica(id));
+        let leader = seen.leader.and_then(|id| self.member(id, seen.store));
         let is_self = seen.leader == Some(self.id) && serving == seen.term && serving != 0;
         LeaderView { leader, is_self, term: seen.term }
+    }
+
+    /// A member, by the descriptor, or by where it was heard from.
+    fn member(&self, id: ReplicaId, heard_on: Option<StoreId>) -> Option<ReplicaDescriptor> {
+        let unheard_of =
+            heard_on.map(|store| ReplicaDescriptor { id, store, role: ReplicaRole::Voter });
+        self.descriptor.load().replica(id).or(unheard_of)
     }
 
     pub(crate) fn is_initialised(&self) -> bool {
@@ -212,6 +230,7 @@ impl Replica {
     /// Takes over what the apply task wrote.
     pub(crate) fn publish(&self, applied: AppliedRecord, descriptor: Option<RangeDescriptor>) {
         if let Some(descriptor) = descriptor {
+            descriptor.replicas.iter().for_each(|member| self.shared.note_peer(member.store));
             self.descriptor.store(Arc::new(descriptor));
             self.initialised.store(true, Ordering::Release);
         }
@@ -245,6 +264,10 @@ impl Replica {
         }
         if self.shared.is_stopping() {
             return Err(RaftError::Shutdown);
+        }
+        if self.removing.load(Ordering::Acquire) {
+            let (range, store) = (self.range, self.shared.options.store);
+            return Err(RaftError::RangeNotFound { range, store });
         }
         let log = RangeLog::open(
             self.range,
@@ -355,7 +378,7 @@ impl Replica {
             // A vote for a candidate promises nothing to a leader.
             let heard_ms = if leader.is_some() { self.now_ms() } else { 0 };
             let term = vote.term;
-            *seen = LeaderSeen { leader, term, heard: true, incarnation: None, heard_ms };
+            *seen = LeaderSeen { leader, term, heard: true, heard_ms, ..LeaderSeen::default() };
             // Under the lock and first: whoever sees that the term is over, or that the transfer
             // is, must not find this replica serving.
             self.serving_term.store(0, Ordering::SeqCst);
@@ -373,7 +396,7 @@ impl Replica {
     }
 
     /// This member is about to serve in `term`: its own barrier is applied.
-    pub(crate) fn serve(&self, term: u64) {
+    pub(crate) fn serve(self: &Arc<Self>, term: u64) {
         {
             let seen = self.seen.lock();
             if seen.leader != Some(self.id) || seen.term != term {
@@ -384,6 +407,8 @@ impl Replica {
         self.changed.notify_waiters();
         let leader = self.leader().leader;
         self.shared.observer.leader_changed(self.range, leader, term, true);
+        // What an earlier leader began.
+        self.finish_joint();
     }
 
     /// May this member grant a vote to `candidate` now? Beside what openraft checks: not within one
@@ -423,7 +448,7 @@ impl Replica {
         if leader == self.id {
             return true;
         }
-        let Some(store) = self.descriptor.load().replica(leader).map(|it| it.store) else {
+        let Some(store) = self.member(leader, seen.store).map(|it| it.store) else {
             return false;
         };
         let now = self.shared.liveness.incarnation(store);
@@ -550,6 +575,7 @@ impl Replica {
         let mut seen = self.seen.lock();
         if seen.leader == Some(leader) {
             seen.heard = true;
+            seen.store = Some(store);
             seen.heard_ms = self.now_ms();
             seen.incarnation = incarnation.or(seen.incarnation);
         }

@@ -435,6 +435,9 @@ pub(crate) fn install(
     if descriptor.epoch.is_behind(&replica.descriptor().epoch) {
         return Err(refuse("the snapshot is older than the replica"));
     }
+    if descriptor.replica(replica.replica_id()).is_none() {
+        return Err(refuse("the snapshot is from before this replica was a member"));
+    }
     shared.check_overlap(&descriptor).map_err(refuse)?;
     if shared.replica(range).is_none_or(|current| !Arc::ptr_eq(&current, replica)) {
         return Err(refuse("the replica was replaced by the range's own beginning"));

@@ -131,8 +131,8 @@ impl Replica {
             return Ok(());
         }
         let target = self.descriptor().replica_on(store).ok_or(failed("it has no replica"))?;
-        if target.role != ReplicaRole::Voter {
-            return Err(failed("its replica does not vote"));
+        if !matches!(target.role, ReplicaRole::Voter | ReplicaRole::Incoming) {
+            return Err(failed("its replica does not vote, or is about to go"));
         }
         if !self.shared().liveness.is_live(store) {
             return Err(failed("it is not reachable"));

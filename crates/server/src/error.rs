@@ -195,7 +195,9 @@ fn raft_code(error: &RaftError) -> Code {
     match error {
         RaftError::Busy { .. } => Code::ResourceExhausted,
         RaftError::TooLarge { .. } => Code::InvalidArgument,
-        RaftError::Refused { .. } | RaftError::TransferFailed { .. } => Code::FailedPrecondition,
+        RaftError::Refused { .. }
+        | RaftError::TransferFailed { .. }
+        | RaftError::ChangeFailed { .. } => Code::FailedPrecondition,
         RaftError::Undetermined { .. } => Code::Unknown,
         RaftError::Engine(_) | RaftError::Codec(_) => Code::Internal,
         RaftError::NotLeader { .. }

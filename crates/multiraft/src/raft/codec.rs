@@ -88,7 +88,26 @@ pub(super) fn decode_append<A: AsyncRuntime>(
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-/// `0 ++ matched | 1 ++ conflict | 2 ++ higher vote`.
+/// What a replica without a log answers to an append, encoded: nothing of it fits. `None` if the append
+/// begins where every log does, so that only a snapshot helps. It promises the sender nothing.
+pub(crate) fn without_log(append: Bytes) -> Option<Bytes> {
+    let mut reader = open("append", append).ok()?;
+    get_vote(&mut reader).ok()?;
+    let prev = get_log_id(&mut reader).ok()??;
+    let mut out = start(20);
+    out.put_u8(3);
+    put_log_id(Some(&prev), &mut out);
+    Some(out.freeze())
+}
+
+/// The answer to an append.
+pub(super) struct Appended<A: AsyncRuntime> {
+    pub(super) result: StreamAppendResult<Types<A>>,
+    /// The member has taken the sender for its leader: it grants nobody else a vote for a lease.
+    pub(super) promised: bool,
+}
+
+/// `0 ++ matched | 1 ++ conflict | 2 ++ higher vote | 3 ++ conflict, of a replica without a log`.
 pub(super) fn encode_append_result<A: AsyncRuntime>(
     result: &StreamAppendResult<Types<A>>,
 ) -> Bytes {
@@ -112,11 +131,12 @@ pub(super) fn encode_append_result<A: AsyncRuntime>(
 
 pub(super) fn decode_append_result<A: AsyncRuntime>(
     bytes: Bytes,
-) -> Result<StreamAppendResult<Types<A>>, CodecError> {
+) -> Result<Appended<A>, CodecError> {
     let mut reader = open("append result", bytes)?;
-    let result = match reader.u8()? {
+    let kind = reader.u8()?;
+    let result = match kind {
         0 => Ok(get_log_id(&mut reader)?),
-        1 => {
+        1 | 3 => {
             let at =
                 get_log_id(&mut reader)?.ok_or(reader.malformed("conflict without position"))?;
             Err(StreamAppendError::Conflict(at))
@@ -125,7 +145,8 @@ pub(super) fn decode_append_result<A: AsyncRuntime>(
         _ => return Err(reader.malformed("unknown result")),
     };
     reader.finish()?;
-    Ok(result)
+    // A conflict is an acceptance too: of the leader, if not of the entries.
+    Ok(Appended { result, promised: matches!(kind, 0 | 1) })
 }
 
 pub(super) fn encode_vote_request<A: AsyncRuntime>(request: &VoteRequest<Types<A>>) -> Bytes {

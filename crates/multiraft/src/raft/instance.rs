@@ -1,5 +1,6 @@
 //! One openraft instance: built, watched, spoken to.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +13,18 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as Openraft,
 };
 use openraft::impls::OneshotResponder;
+use openraft::raft::Precondition;
 use openraft::raft::{AppendEntriesRequest, ClientWriteResult, VoteRequest};
-use openraft::{AsyncRuntime, Config, LinearizerOption, Raft, ReadPolicy, SnapshotPolicy};
+use openraft::{
+    AsyncRuntime, ChangeMembers, Config, LinearizerOption, Raft, ReadPolicy, SnapshotPolicy,
+};
 
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
 use super::state_machine::{RaftSnapshot, StateMachine, stored_membership};
 use super::streams::InboundStreams;
-use super::types::{self, Commands, CommittedLeaderId, Types};
-use super::{Instance, InstanceFactory, WriteError, codec, kind};
+use super::types::{self, Commands, CommittedLeaderId, OnStore, Types};
+use super::{ChangeError, Instance, InstanceFactory, MembersChange, WriteError, codec, kind};
 use crate::error::RaftError;
 use crate::log::RangeLog;
 use crate::options::MultiRaftOptions;
@@ -248,6 +252,53 @@ async fn append_one<A: AsyncRuntime>(raft: RaftOf<A>, payload: Bytes) -> Option<
     Some(codec::encode_append_result::<A>(&response.into_stream_result(prev, last)))
 }
 
+/// Takes a snapshot position at `applied`, and cuts the log up to `upto`.
+async fn purge<A: AsyncRuntime>(raft: RaftOf<A>, applied: u64, upto: Option<u64>) {
+    let _ = raft.trigger().snapshot().await;
+    let Some(upto) = upto else { return };
+    let mut done = raft.watch_snapshot_progress();
+    if done.wait_until(|at| at.is_some_and(|at| at.index >= applied)).await.is_ok() {
+        let _ = raft.trigger().purge_log(upto).await;
+    }
+}
+
+fn ids(replicas: BTreeSet<ReplicaId>) -> BTreeSet<u64> {
+    replicas.into_iter().map(ReplicaId::get).collect()
+}
+
+fn changes(change: MembersChange) -> ChangeMembers<u64, OnStore> {
+    match change {
+        MembersChange::AddLearner(id, store) => {
+            ChangeMembers::AddNodes([(id.get(), OnStore(store))].into())
+        }
+        MembersChange::Voters { incoming, outgoing, learners } => ChangeMembers::Batch(vec![
+            ChangeMembers::AddVoterIds(ids(incoming)),
+            ChangeMembers::RemoveVoters(ids(outgoing)),
+            ChangeMembers::RemoveNodes(ids(learners)),
+        ]),
+        // No change of its own: openraft takes the next step from a joint membership.
+        MembersChange::Flatten => ChangeMembers::AddVoterIds(BTreeSet::new()),
+    }
+}
+
+fn change_refused<A: AsyncRuntime>(error: &ClientWriteError<Types<A>>) -> ChangeError {
+    use openraft::errors::ChangeMembershipError as Change;
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => ChangeError::Write(refused(forward)),
+        ClientWriteError::ChangeMembershipError(Change::InProgress(_)) => {
+            ChangeError::Refused("an earlier change is not committed yet")
+        }
+        ClientWriteError::ChangeMembershipError(Change::EmptyMembership(_)) => {
+            ChangeError::Refused("the last voter stays")
+        }
+        ClientWriteError::ChangeMembershipError(_) => {
+            ChangeError::Refused("it does not follow from the members now")
+        }
+        // What was appended may still be committed, by another leader.
+        _ => ChangeError::Write(WriteError::Discarded),
+    }
+}
+
 fn refused<A: AsyncRuntime>(forward: &ForwardToLeader<Types<A>>) -> WriteError {
     match forward.reason {
         ForwardReason::LeaseExpired => WriteError::LeaseExpired,
@@ -351,6 +402,42 @@ where
         })
     }
 
+    fn change_members(
+        &self,
+        term: u64,
+        change: MembersChange,
+    ) -> BoxFuture<Result<(), ChangeError>> {
+        let raft = self.raft.clone();
+        Box::pin(async move {
+            let committed_leader_id = CommittedLeaderId::new(term);
+            let only_in_term = [Precondition::CommittedLeaderId { committed_leader_id }];
+            match raft.change_membership_if(changes(change), false, only_in_term).await {
+                Ok(_) => Ok(()),
+                Err(Openraft::APIError(error)) => Err(change_refused(&error)),
+                Err(Openraft::Fatal(fatal)) => {
+                    Err(ChangeError::Write(WriteError::Fatal(fatal.to_string())))
+                }
+            }
+        })
+    }
+
+    fn votes(&self) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow_watched();
+        let me = self.replica.replica_id().get();
+        state.membership_config.voter_ids().any(|voter| voter == me)
+    }
+
+    fn matched(&self, member: ReplicaId) -> Option<u64> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.data_metrics();
+        let data = metrics.borrow_watched();
+        let members = data.replication.as_ref()?;
+        let (_, matched) = members.iter().find(|(id, _)| **id == member.get())?;
+        matched.as_ref().map(|at| at.index)
+    }
+
     fn caught_up(&self, target: ReplicaId) -> bool {
         use openraft::async_runtime::watch::WatchReceiver;
         let metrics = self.raft.data_metrics();
@@ -362,18 +449,13 @@ where
     }
 
     fn cut_log(&self, keep: u64) -> BoxFuture<()> {
-        let raft = self.raft.clone();
         let applied = self.replica.applied_index();
-        Box::pin(async move {
-            let _ = raft.trigger().snapshot().await;
-            if let Some(upto) = applied.checked_sub(keep) {
-                let mut done = raft.watch_snapshot_progress();
-                let reached = done.wait_until(|at| at.is_some_and(|at| at.index >= applied)).await;
-                if reached.is_ok() {
-                    let _ = raft.trigger().purge_log(upto).await;
-                }
-            }
-        })
+        Box::pin(purge(self.raft.clone(), applied, applied.checked_sub(keep)))
+    }
+
+    fn cut_first(&self) -> BoxFuture<()> {
+        let nothing_cut = self.log.bounds().0.is_none();
+        Box::pin(purge(self.raft.clone(), self.replica.applied_index(), nothing_cut.then_some(0)))
     }
 
     fn reset_backoff(&self, member: ReplicaId) -> BoxFuture<()> {

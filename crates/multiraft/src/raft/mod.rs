@@ -12,6 +12,7 @@ mod state_machine;
 mod streams;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use bytes::Bytes;
 use cribwork_transport::Message;
 use cribwork_types::{BoxFuture, ReplicaId, StoreId};
 
+pub(crate) use codec::without_log;
 pub(crate) use instance::OpenraftFactory;
+pub(crate) use streams::stream_append;
 
 use crate::error::RaftError;
 use crate::log::RangeLog;
@@ -37,6 +40,29 @@ pub(crate) enum WriteError {
     Discarded,
     /// The instance stopped.
     Fatal(String),
+}
+
+/// Why the members did not change.
+#[derive(Clone, Debug)]
+pub(crate) enum ChangeError {
+    /// As with any proposal.
+    Write(WriteError),
+    /// Refused for what it asks, or while another change is open.
+    Refused(&'static str),
+}
+
+/// A change of a group's members.
+#[derive(Clone, Debug)]
+pub(crate) enum MembersChange {
+    AddLearner(ReplicaId, StoreId),
+    /// Learners that become voters, voters that go and learners that go.
+    Voters {
+        incoming: BTreeSet<ReplicaId>,
+        outgoing: BTreeSet<ReplicaId>,
+        learners: BTreeSet<ReplicaId>,
+    },
+    /// Leaves a joint membership for its later set.
+    Flatten,
 }
 
 /// One live Raft group member.
@@ -63,12 +89,29 @@ pub(crate) trait Instance: Send + Sync + 'static {
     /// Hands leadership to `to`.
     fn transfer(&self, to: ReplicaId) -> BoxFuture<()>;
 
+    /// Changes the members if this replica leads in `term`; completes once the last step is applied
+    /// here.
+    fn change_members(
+        &self,
+        term: u64,
+        change: MembersChange,
+    ) -> BoxFuture<Result<(), ChangeError>>;
+
+    /// True if this member votes by the newest membership in its log, applied or not.
+    fn votes(&self) -> bool;
+
+    /// The last entry of `member`'s log that is known to agree with this leader's.
+    fn matched(&self, member: ReplicaId) -> Option<u64>;
+
     /// True if `target` holds every entry of this leader's log, as far as this leader knows.
     fn caught_up(&self, target: ReplicaId) -> bool;
 
     /// Takes a snapshot position at what is applied, and cuts the log behind it, keeping `keep`
     /// entries.
     fn cut_log(&self, keep: u64) -> BoxFuture<()>;
+
+    /// As [`Self::cut_log`], but only the very first entry, so that who has none gets a snapshot.
+    fn cut_first(&self) -> BoxFuture<()>;
 
     /// Tries unreachable members again at once.
     fn reset_backoff(&self, member: ReplicaId) -> BoxFuture<()>;
@@ -117,6 +160,8 @@ pub(crate) mod kind {
     pub(crate) const WHO_IS_THIS: u8 = 18;
     /// The answer: the range's descriptor.
     pub(crate) const INTRODUCTION: u8 = 20;
+    /// The receiver is no member any more: the range's descriptor.
+    pub(crate) const GONE: u8 = 22;
 
     /// True for kinds that answer a call.
     pub(crate) fn is_answer(kind: u8) -> bool {

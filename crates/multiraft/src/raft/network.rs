@@ -16,11 +16,12 @@ use futures::stream::BoxStream;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
-    StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend};
 
+use super::codec::Appended;
 use super::state_machine::{RaftSnapshot, applied_record};
 use super::types::{OnStore, Types, Vote};
 use super::{codec, kind, outbound};
@@ -111,23 +112,17 @@ impl<A: AsyncRuntime> Network<A> {
         let (sent, term) = (self.replica.shared().runtime.now(), request.vote.leader_id.term);
         let payload = codec::encode_append(&request);
         let bytes = self.call(Class::Control, kind::HEARTBEAT, payload, limit).await?;
-        let result =
+        let answer =
             codec::decode_append_result(bytes).map_err(|error| unreachable(&error.to_string()))?;
-        self.accepted(term, sent, &result);
-        Ok(result)
+        self.answered(term, sent, &answer);
+        Ok(answer.result)
     }
 
-    /// The member answered what was sent to it at `sent` under this leader's vote of `term`. A
-    /// conflict is an acceptance too: of the leader, if not of the entries.
-    pub(super) fn accepted(
-        &self,
-        term: u64,
-        sent: Duration,
-        result: &StreamAppendResult<Types<A>>,
-    ) {
+    /// The member answered what was sent to it at `sent` under this leader's vote of `term`.
+    pub(super) fn answered(&self, term: u64, sent: Duration, answer: &Appended<A>) {
         let received = || self.replica.shared().runtime.now();
         let sent = if has(Bug::LeaseFromReceipt) { received() } else { sent };
-        if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+        if answer.promised {
             self.replica.acks.record(term, self.target, sent);
         }
     }

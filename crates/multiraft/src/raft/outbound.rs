@@ -88,11 +88,7 @@ where
             match self.step().await {
                 Step::Answer(Ok(bytes)) => {
                     let asked = self.in_flight.pop_front();
-                    let answer = self.decode(bytes);
-                    if let (Some(asked), Ok(result)) = (asked, &answer) {
-                        self.network.accepted(asked.term, asked.sent, result);
-                    }
-                    return Some(answer);
+                    return Some(self.answered(asked, bytes));
                 }
                 Step::Answer(Err(_)) => return Some(self.fail("an append got no answer")),
                 Step::Request(None) => self.input_ended = true,
@@ -164,11 +160,16 @@ where
         true
     }
 
-    fn decode(&mut self, bytes: Bytes) -> Answer<A> {
-        codec::decode_append_result(bytes).map_err(|error| {
-            self.failed = true;
-            unreachable(&error.to_string())
-        })
+    fn answered(&mut self, asked: Option<InFlight>, bytes: Bytes) -> Answer<A> {
+        match codec::decode_append_result(bytes) {
+            Ok(answer) => {
+                if let Some(asked) = asked {
+                    self.network.answered(asked.term, asked.sent, &answer);
+                }
+                Ok(answer.result)
+            }
+            Err(error) => self.fail(&error.to_string()),
+        }
     }
 
     fn fail(&mut self, why: &str) -> Answer<A> {

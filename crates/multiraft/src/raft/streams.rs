@@ -63,6 +63,11 @@ impl StreamId {
     }
 }
 
+/// The append in the payload of a stream's message.
+pub(crate) fn stream_append(payload: &Bytes) -> Option<Bytes> {
+    StreamId::split(payload.clone()).map(|(_, append)| append)
+}
+
 /// Calls that openraft has not answered yet, in order.
 #[derive(Default)]
 struct Unanswered {

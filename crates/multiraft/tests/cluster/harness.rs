@@ -169,9 +169,7 @@ impl Cluster {
 
     /// Three nodes, each with a replica of every one of `ranges`.
     pub async fn start_with(tune: fn(&mut MultiRaftOptions), ranges: Vec<RangeDescriptor>) -> Self {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let mut cluster = Self { wire: Arc::default(), nodes: HashMap::new(), tune };
+        let mut cluster = Self::empty(tune);
         for store in stores() {
             cluster.boot(store, MemoryEngine::new());
         }
@@ -180,6 +178,21 @@ impl Cluster {
             node.multi.create_ranges(ranges.collect()).await.unwrap();
         }
         cluster
+    }
+
+    /// One node, with the only replica of `range`.
+    pub async fn start_on(store: StoreId, range: RangeDescriptor) -> Self {
+        let mut cluster = Self::empty(|_| {});
+        cluster.boot(store, MemoryEngine::new());
+        let first = range.replicas[0];
+        cluster.nodes[&store].multi.create_ranges(vec![(range, first)]).await.unwrap();
+        cluster
+    }
+
+    fn empty(tune: fn(&mut MultiRaftOptions)) -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        Self { wire: Arc::default(), nodes: HashMap::new(), tune }
     }
 
     /// The sum of a counter over all nodes.
@@ -260,11 +273,15 @@ impl Cluster {
         wait_for("the log to be cut", || engine.get(Cf::Raft, &first).unwrap().is_none()).await;
     }
 
-    /// Waits until every node has applied what the leader has.
+    /// Waits until every member that is up has applied what the leader has.
     pub async fn settle(&self, range: RangeId) {
-        let target = self.leader(range).await.applied_index();
+        let leader = self.leader(range).await;
+        let (target, descriptor) = (leader.applied_index(), leader.descriptor());
+        let members =
+            self.nodes.iter().filter(|(store, _)| descriptor.replica_on(**store).is_some());
+        let members: Vec<&Node> = members.map(|(_, node)| node).collect();
         wait_for("followers to catch up", || {
-            self.nodes.values().all(|node| {
+            members.iter().all(|node| {
                 node.multi.replica(range).is_some_and(|it| it.applied_index() >= target)
             })
         })

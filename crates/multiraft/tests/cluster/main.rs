@@ -4,6 +4,7 @@
 
 mod harness;
 mod leadership;
+mod members;
 mod recovery;
 mod splits;
 mod writes;

@@ -5,9 +5,9 @@ use cribwork_types::{Cf, KeyRange, RangeId, ReplicaId};
 
 use crate::harness::{Cluster, RANGE, bound, descriptor, one_put, put, stores, wait_for};
 
-const RIGHT: RangeId = RangeId(2);
+pub const RIGHT: RangeId = RangeId(2);
 
-fn new_range() -> NewRange {
+pub fn new_range() -> NewRange {
     let replicas = stores().map(|store| (store, ReplicaId(store.get() + 200))).to_vec();
     NewRange { id: RIGHT, replicas }
 }

@@ -167,9 +167,9 @@ impl From<RaftError> for Failure {
             RaftError::Shutdown => region(message, |error| {
                 error.not_leader = Some(errorpb::NotLeader::default());
             }),
-            RaftError::Refused { .. } | RaftError::TransferFailed { .. } => {
-                Failure::Refused(message)
-            }
+            RaftError::Refused { .. }
+            | RaftError::TransferFailed { .. }
+            | RaftError::ChangeFailed { .. } => Failure::Refused(message),
             RaftError::Engine(_) | RaftError::Codec(_) => Failure::Internal(message),
         }
     }
