@@ -12,7 +12,9 @@ use std::sync::Arc;
 use cribwork_engine::Engine;
 use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{Cf, RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId, WriteBatch};
+use cribwork_types::{
+    Cf, Mutation, RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId, WriteBatch,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Body, Command, SplitCommand, decode_payload};
@@ -317,11 +319,28 @@ impl Working<'_> {
         }
         match body {
             Body::Write(_) if has(Bug::SkipApply) && self.is_left_out(position) => {}
-            Body::Write(write) => batch.append(write),
+            Body::Write(write) => {
+                debug_assert!(
+                    self.holds(&write),
+                    "{} applies a write outside of its bounds",
+                    self.descriptor.id
+                );
+                batch.append(write);
+            }
             Body::Split(split) => return self.split(position, split, batch),
             Body::Barrier => {}
         }
         Ok(Fate::Applied(Applied { index: position.index }))
+    }
+
+    /// Whether a write touches nothing but keys of this range.
+    fn holds(&self, write: &WriteBatch) -> bool {
+        let span = &self.descriptor.span;
+        let inside = |mutation: &Mutation| match mutation {
+            Mutation::Put { key, .. } | Mutation::Delete { key, .. } => span.contains(key),
+            Mutation::DeleteRange { range, .. } => span.covers(range),
+        };
+        self.descriptor.id == RangeId::PLACEMENT || write.mutations.iter().all(inside)
     }
 
     /// Another one in each replica.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use cribwork_transport::{Class, Message};
 use cribwork_types::quirk::{Quirk, strikes};
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeId, ReplicaId, StoreId};
 
 use crate::node::NodeShared;
@@ -230,6 +231,7 @@ fn delay_ms(replica: &Arc<Replica>) -> u64 {
 fn campaign(replica: &Arc<Replica>) {
     let shared = replica.shared().clone();
     let again = replica.now_ms() + RETRY_MS + delay_ms(replica);
+    let again = if has(Bug::CampaignOnce) { u64::MAX } else { again };
     replica.campaigning.lock().next_ms = Some(again);
     shared.metrics.campaigns.inc();
     let replica = replica.clone();

@@ -1,7 +1,7 @@
 //! Keys of the `raft` and `state` column families. Ids and indexes are big-endian, so that a group's
 //! entries are contiguous and in order.
 
-use cribwork_types::{KeyRange, RangeId};
+use cribwork_types::{CodecError, KeyRange, RangeId};
 
 const ENTRY: u8 = 1;
 const VOTE: u8 = 2;
@@ -28,6 +28,13 @@ pub(crate) fn entry(range: RangeId, index: u64) -> Vec<u8> {
 /// `raft`: entries from `first` up to, not including, `end`.
 pub(crate) fn entries(range: RangeId, first: u64, end: u64) -> KeyRange {
     KeyRange::new(entry(range, first), entry(range, end))
+}
+
+/// The index of an entry's key.
+pub(crate) fn index_of(key: &[u8]) -> Result<u64, CodecError> {
+    let short = CodecError::Truncated { what: "log key" };
+    let bytes = key.get(9..17).and_then(|bytes| bytes.try_into().ok()).ok_or(short)?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 /// `raft`: every entry of a group.

@@ -39,6 +39,8 @@ pub(crate) struct RangeLog {
 struct Inner {
     closed: bool,
     vote: Option<VoteRecord>,
+    /// The last vote that this log was told to keep and has kept.
+    saved_vote: Option<VoteRecord>,
     purged: Option<Position>,
     last: Option<Position>,
     /// Index up to which entries are durable.
@@ -121,6 +123,11 @@ impl RangeLog {
         self.inner.lock().vote
     }
 
+    /// The last vote that was made durable since this log was opened.
+    pub(crate) fn saved_vote(&self) -> Option<VoteRecord> {
+        self.inner.lock().saved_vote
+    }
+
     /// Last purged position and last position.
     pub(crate) fn bounds(&self) -> (Option<Position>, Option<Position>) {
         let inner = self.inner.lock();
@@ -142,6 +149,7 @@ impl RangeLog {
             inner.vote = Some(vote);
         }
         if has(Bug::LostVote) && !vote.committed {
+            self.inner.lock().saved_vote = Some(vote);
             return Ok(());
         }
         let mut batch = WriteBatch::new();
@@ -150,8 +158,10 @@ impl RangeLog {
         let done = Box::new(move |result| {
             let _ = sender.send(result);
         });
-        self.submit(batch, true, done).await?;
-        receiver.await.map_err(|_| closed())?.map_err(io::Error::other)
+        self.submit(batch, !has(Bug::VoteUnsynced), done).await?;
+        receiver.await.map_err(|_| closed())?.map_err(io::Error::other)?;
+        self.inner.lock().saved_vote = Some(vote);
+        Ok(())
     }
 
     /// Appends encoded entries and returns once they are queued and readable; `flushed` is told
@@ -241,7 +251,8 @@ impl RangeLog {
                 return Err(closed());
             }
             let first = inner.purged.map_or(0, |purged| purged.index + 1);
-            batch.delete_range(Cf::Raft, keys::entries(self.range, first, upto.index + 1));
+            let more = if has(Bug::PurgeTooFar) { 8 } else { 0 };
+            batch.delete_range(Cf::Raft, keys::entries(self.range, first, upto.index + 1 + more));
             inner.purged = inner.purged.max(Some(upto));
             inner.last = inner.last.max(Some(upto));
             inner.durable = inner.durable.max(Some(upto.index));
@@ -271,6 +282,7 @@ impl RangeLog {
             (from, tail)
         };
         let mut entries = match start < cached_from {
+            true if has(Bug::LogReadWithAHole) => return Ok(cached),
             true => self.read_engine(start, cached_from)?,
             false => Vec::new(),
         };
@@ -329,10 +341,7 @@ impl RangeLog {
 }
 
 fn index_of(key: &[u8]) -> io::Result<u64> {
-    let bytes = key.get(9..17).ok_or_else(|| broken("a log key is too short".into()))?;
-    let mut index = [0; 8];
-    index.copy_from_slice(bytes);
-    Ok(u64::from_be_bytes(index))
+    keys::index_of(key).map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_types::limits::ENTRY_BYTES_MAX;
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RuntimeExt, WriteBatch};
 use parking_lot::Mutex;
@@ -20,7 +21,10 @@ use crate::fate::{Applied, Fate, FateSender};
 use crate::options::{ENTRY_BYTES_TARGET, PROPOSAL_BYTES_QUEUED_MAX, PROPOSALS_QUEUED_MAX};
 use crate::raft::WriteError;
 use crate::read::WriteToken;
-use crate::replica::Replica;
+use crate::replica::{LiveInstance, Replica};
+
+/// Most entries that [`Quirk::EmptyEntries`] appends at once.
+const EMPTY_ENTRIES_MAX: u64 = 20;
 
 struct Queued {
     term: u64,
@@ -140,6 +144,9 @@ impl Replica {
             let Ok(live) = self.instance().await else {
                 return self.fates.decide_all(id.number, Fate::NotProposed);
             };
+            if strikes(Quirk::EmptyEntries) {
+                self.append_empty(&live, term);
+            }
             let left = deadline.saturating_sub(shared.runtime.now());
             match shared.runtime.timeout(left, live.raft.write(term, payload.clone())).await {
                 Ok(Ok(())) => return,
@@ -169,6 +176,16 @@ impl Replica {
                     return self.fates.decide_all(id.number, Fate::Lost("no majority in time"));
                 }
             }
+        }
+    }
+
+    /// Appends entries without commands; nobody waits for them.
+    fn append_empty(&self, live: &LiveInstance, term: u64) {
+        let shared = self.shared();
+        for _ in 0..=shared.runtime.random_u64() % EMPTY_ENTRIES_MAX {
+            let id = ProposalId { nonce: shared.nonce, number: shared.next_number() };
+            let write = live.raft.write(term, encode_payload(id, &[]));
+            shared.runtime.spawn(Box::pin(async move { drop(write.await) }));
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cribwork_engine::EngineSnapshot;
+use cribwork_types::quirk::hold_up;
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeEpoch, RuntimeExt};
 
@@ -55,18 +56,39 @@ pub struct ReadHandle {
 impl Replica {
     /// A linearizable view without a round trip, if this leader's lease holds.
     pub fn try_read(&self) -> Option<ReadHandle> {
+        let begun = self.begin_read()?;
+        self.finish_read(begun)
+    }
+
+    /// The first half of a read by the lease: the snapshot, and the term it was taken in.
+    fn begin_read(&self) -> Option<(Arc<dyn EngineSnapshot>, u64)> {
         let term = self.serving_term.load(Ordering::Acquire);
         if term == 0 {
             return None;
         }
         self.note_read();
-        let snapshot = self.shared().engine.snapshot();
+        Some((self.shared().engine.snapshot(), term))
+    }
+
+    /// The second half: what was taken may be read if this leader's lease holds now.
+    fn finish_read(&self, (snapshot, term): (Arc<dyn EngineSnapshot>, u64)) -> Option<ReadHandle> {
         let age = self.quorum_age(term)?;
         let lapsed = age > self.shared().options.safe_lease() && !has(Bug::StaleLeaseRead);
         if lapsed || !self.may_serve(term) {
             return None;
         }
         Some(self.handle(snapshot, term))
+    }
+
+    async fn read_by_lease(&self) -> Option<ReadHandle> {
+        let begun = self.begin_read()?;
+        if has(Bug::LeaseBeforeSnapshot) {
+            let term = self.finish_read(begun)?.token.term();
+            hold_up(&*self.shared().runtime).await;
+            return Some(self.handle(self.shared().engine.snapshot(), term));
+        }
+        hold_up(&*self.shared().runtime).await;
+        self.finish_read(begun)
     }
 
     /// The term in which [`Self::try_read`] would serve now, if it would. For observers: it counts as
@@ -82,7 +104,7 @@ impl Replica {
     /// # Errors
     /// [`RaftError::NotLeader`] if leadership cannot be proven in time.
     pub async fn read(self: &Arc<Self>) -> Result<ReadHandle, RaftError> {
-        if let Some(handle) = self.try_read() {
+        if let Some(handle) = self.read_by_lease().await {
             return Ok(handle);
         }
         self.shared().metrics.read_index.inc();
@@ -160,7 +182,8 @@ impl Replica {
     /// The term last: the end of a term takes it away first.
     fn may_serve(&self, term: u64) -> bool {
         let hands_over = self.handing_over_to.load(Ordering::SeqCst) != 0;
-        self.fences.load(Ordering::SeqCst) == 0
+        let fenced = self.fences.load(Ordering::SeqCst) != 0 && !has(Bug::FenceForgotten);
+        !fenced
             && (!hands_over || has(Bug::TransferKeepsLease))
             && self.serving_term.load(Ordering::SeqCst) == term
     }

@@ -62,6 +62,18 @@ pub struct LeaderView {
     pub term: u64,
 }
 
+/// A vote that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedVote {
+    /// In which term.
+    pub term: u64,
+    /// For whom.
+    pub candidate: ReplicaId,
+    /// The candidate was elected, be it without this vote: a replica that voted for another one
+    /// follows it.
+    pub leads: bool,
+}
+
 /// The last committed vote seen, and which life of the leader's process it was seen in.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LeaderSeen {
@@ -214,6 +226,12 @@ impl Replica {
         self.descriptor.load().replica(id).or(unheard_of)
     }
 
+    /// The last vote that this replica has made durable since its instance was built. For observers.
+    pub fn saved_vote(&self) -> Option<SavedVote> {
+        let VoteRecord { term, candidate, committed } = self.live()?.log.saved_vote()?;
+        Some(SavedVote { term, candidate, leads: committed })
+    }
+
     pub(crate) fn is_initialised(&self) -> bool {
         self.initialised.load(Ordering::Acquire)
     }
@@ -357,9 +375,11 @@ impl Replica {
         };
         self.serving_term.store(0, Ordering::Release);
         live.raft.shutdown().await;
-        live.log.close();
-        self.shared.writer.barrier().await?;
-        self.shared.apply_barrier().await?;
+        if !has(Bug::CloseInHaste) {
+            live.log.close();
+            self.shared.writer.barrier().await?;
+            self.shared.apply_barrier().await?;
+        }
         self.instance.store(None);
         self.forget_own_leadership();
         self.shared.metrics.live_replicas.dec();
@@ -455,7 +475,7 @@ impl Replica {
         if seen.heard && seen.incarnation.is_none() {
             seen.incarnation = now;
         }
-        now.is_some() && seen.incarnation == now
+        now.is_some() && (seen.incarnation == now || has(Bug::OldLifeLeads))
     }
 
     /// When the promise ends that this replica gave the leader it last heard: it grants nobody a vote
@@ -532,7 +552,9 @@ impl Replica {
         self.shared.submit_apply(job).await?;
         installed.await.map_err(|_| RaftError::Shutdown)??;
         // The leader is about to be told that this member has everything up to here.
-        self.shared.writer.barrier().await?;
+        if !has(Bug::SnapshotUnsynced) {
+            self.shared.writer.barrier().await?;
+        }
         Ok(())
     }
 

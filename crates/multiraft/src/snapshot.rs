@@ -368,10 +368,11 @@ impl Incoming {
             return Ok(Taken::Accepted);
         }
         let state = arriving.get_mut(&key).ok_or("a chunk without a head")?;
-        if state.head.call != message.call || state.next != number {
+        let missing = state.next != number && !has(Bug::SnapshotWithAHole);
+        if state.head.call != message.call || missing {
             return Err("a chunk is missing");
         }
-        state.next += 1;
+        state.next = number + 1;
         state.touched = replica.shared().runtime.now();
         state.bytes += part.len();
         if state.bytes > SNAPSHOT_BYTES_MAX {
@@ -459,8 +460,10 @@ pub(crate) fn install(
     );
     shared.engine.write(&batch)?;
     shared.metrics.snapshots_installed.inc();
-    if let Some(at) = applied.position {
-        replica.fates.lose(at.term, "a snapshot replaced the log");
+    match applied.position {
+        Some(at) if has(Bug::SnapshotSupersedes) => replica.fates.supersede(at.term),
+        Some(at) => replica.fates.lose(at.term, "a snapshot replaced the log"),
+        None => {}
     }
     if range != RangeId::PLACEMENT {
         shared.map.write().insert(Arc::new(descriptor.clone()));

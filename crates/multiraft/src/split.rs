@@ -153,7 +153,10 @@ impl Replica {
         if self.leader_moved(view.term, limit).await {
             return Ok(());
         }
-        if !has(Bug::TransferStuck) {
+        if has(Bug::TransferResumed) {
+            self.handing_over_to.store(0, Ordering::Release);
+            self.changed.notify_waiters();
+        } else if !has(Bug::TransferStuck) {
             self.recover_from_transfer(view.term).await;
         }
         Err(failed("no new leader in time"))

@@ -65,7 +65,7 @@ pub(crate) fn commit_lock(
         let why = format!("commit timestamp {commit_ts} is not above start timestamp {start_ts}");
         return Err(KeyError::Abort(why).into());
     }
-    if commit_ts < lock.min_commit_ts {
+    if commit_ts < lock.min_commit_ts && !has(Bug::MinCommitIgnored) {
         return Err(KeyError::CommitTsExpired {
             start_ts,
             attempted_commit_ts: commit_ts,

@@ -23,7 +23,9 @@ pub(crate) type SimTime = Arc<AtomicU64>;
 pub(crate) struct HostClock {
     /// Nanoseconds since the simulation began, as of the last step.
     stepped: SimTime,
-    /// How the host's wall clock is wrong, milliseconds.
+    /// How the host's wall clock is wrong for good, milliseconds.
+    wall_base_ms: i64,
+    /// And for now, on top.
     wall_off_ms: AtomicI64,
     /// Its seconds, in millionths of real ones.
     rate: u64,
@@ -33,10 +35,12 @@ pub(crate) struct HostClock {
 }
 
 impl HostClock {
-    /// `drift` is by how many millionths the clock runs fast (or, negative, slow).
-    pub(crate) fn new(stepped: SimTime, drift: i64) -> Arc<Self> {
+    /// `drift` is by how many millionths the clock runs fast (or, negative, slow); `wall_base_ms` by how
+    /// much its wall clock is wrong.
+    pub(crate) fn new(stepped: SimTime, drift: i64, wall_base_ms: i64) -> Arc<Self> {
         Arc::new(Self {
             stepped,
+            wall_base_ms,
             wall_off_ms: AtomicI64::new(0),
             rate: MILLION.saturating_add_signed(drift),
             paused: AtomicBool::new(false),
@@ -44,7 +48,7 @@ impl HostClock {
         })
     }
 
-    /// Sets the wall clock wrong by `off_ms`.
+    /// Sets the wall clock wrong by `off_ms` more than it is anyway.
     pub(crate) fn set_wall(&self, off_ms: i64) {
         self.wall_off_ms.store(off_ms, Ordering::Relaxed);
     }
@@ -100,7 +104,8 @@ impl Runtime for SimRuntime {
 
     fn wall_ms(&self) -> u64 {
         let since = self.clock.sim_now().as_millis() as i64;
-        let wall = EPOCH_MS + since + self.clock.wall_off_ms.load(Ordering::Relaxed);
+        let off = self.clock.wall_base_ms + self.clock.wall_off_ms.load(Ordering::Relaxed);
+        let wall = EPOCH_MS + since + off;
         wall.max(0) as u64
     }
 
@@ -148,7 +153,7 @@ mod tests {
     fn a_fast_clock_shows_more_and_sleeps_less() {
         let stepped = SimTime::default();
         stepped.store(10 * 1_000_000_000, Ordering::Relaxed);
-        let clock = HostClock::new(stepped, 100_000);
+        let clock = HostClock::new(stepped, 100_000, 0);
         let runtime = SimRuntime::new(clock.clone(), Random::new(1, 1));
         assert_eq!(runtime.now(), Duration::from_secs(11));
         assert_eq!(clock.real(Duration::from_millis(1100)), Duration::from_secs(1));

@@ -1,7 +1,7 @@
 //! A simulated disk: what was not synced can be lost, it can fail or fill up, and bits on it can flip.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cribwork_engine::{Cursor, DiskUsage, Engine, EngineError, EngineSnapshot};
@@ -31,6 +31,9 @@ pub(crate) struct SimDisk {
     store: Mutex<Store>,
     fault: AtomicU8,
     syncs: AtomicU64,
+    /// A sync failed: what it should have made durable is gone, and with it whatever comes later, whether
+    /// later syncs succeed or not, until the machine starts again.
+    lost: AtomicBool,
     /// Which part of all keys lies in a damaged block: those whose hash is this, of [`BLOCKS`]; beyond
     /// it, none does. A checksum finds the damage whenever the block is read.
     damaged: AtomicU64,
@@ -47,6 +50,7 @@ impl SimDisk {
             store: Mutex::new(Store::new(kind)?),
             fault: AtomicU8::new(DiskFault::None as u8),
             syncs: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
             damaged: AtomicU64::new(BLOCKS),
         }))
     }
@@ -54,7 +58,12 @@ impl SimDisk {
     /// The process ended; with `power` the machine did, too: of what was written since the last sync,
     /// only a prefix is there.
     pub(crate) fn crash(&self, power: Option<&mut Random>) {
-        if let Err(error) = self.store.lock().crash(power) {
+        let mut store = self.store.lock();
+        let crashed = match self.lost.swap(false, Ordering::Relaxed) {
+            true => store.lose_unsynced(),
+            false => store.crash(power),
+        };
+        if let Err(error) = crashed {
             panic!("a store cannot be opened after a crash: {error:#}");
         }
     }
@@ -131,9 +140,16 @@ impl Engine for Mounted {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
-        self.disk.check("sync", DiskFault::SyncFails)?;
+        let checked = self.disk.check("sync", DiskFault::SyncFails);
+        if checked.is_err() {
+            self.disk.lost.store(true, Ordering::Relaxed);
+        }
+        checked?;
         self.disk.syncs.fetch_add(1, Ordering::Relaxed);
-        self.engine.sync()
+        match self.disk.lost.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.engine.sync(),
+        }
     }
 
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {

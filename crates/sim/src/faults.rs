@@ -151,6 +151,7 @@ impl Faults {
             | FaultKind::PowerLossMajority
             | FaultKind::PowerLossAll => self.stop(kind, cluster, now),
             FaultKind::RestartStorm => self.restart_all(cluster, now),
+            FaultKind::IsolatePlacement => self.cut_off_placement(cluster, now),
             FaultKind::Amnesia => self.cut_off_and_restart(cluster, now),
             FaultKind::Pause => {
                 let host = self.host(cluster);
@@ -242,6 +243,16 @@ impl Faults {
             self.mends.push((at, Mend::Stop(host)));
             self.mends.push((at + self.random.millis(5..150), Mend::Restart(host)));
         }
+    }
+
+    /// The old leader of placement goes on answering one client while the other one finds a new leader.
+    fn cut_off_placement(&mut self, cluster: &Cluster<'_>, now: Duration) {
+        let Some(leader) = placement_leader(cluster) else { return };
+        let spared = *self.random.pick(&CLIENTS);
+        let mut links = links_of(cluster, leader);
+        links.retain(|(_, other)| other != spared);
+        let end = now + self.random.millis(1500..6000);
+        self.cut(cluster, links, end);
     }
 
     /// Makes the network worse.

@@ -57,7 +57,7 @@ impl Host {
         Ok(Arc::new(Self {
             number,
             name: name(number),
-            clock: HostClock::new(stepped, plan.drift[number - 1]),
+            clock: HostClock::new(stepped, plan.drift[number - 1], plan.wall_off_ms[number - 1]),
             disk: SimDisk::new(plan.store)?,
             nodes: plan.nodes,
             log_entries_max: plan.log_entries_max,

@@ -62,11 +62,13 @@ pub enum FaultKind {
     TransferLeader,
     /// The leader of placement, and so of timestamps, dies.
     CrashPlacement,
+    /// It is cut off from the other nodes and from one client; another client still reaches it.
+    IsolatePlacement,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 23] = [
+    pub const ALL: [FaultKind; 24] = [
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::PowerLossMajority,
@@ -90,6 +92,7 @@ impl FaultKind {
         FaultKind::Split,
         FaultKind::TransferLeader,
         FaultKind::CrashPlacement,
+        FaultKind::IsolatePlacement,
     ];
 }
 
@@ -114,6 +117,8 @@ pub struct Plan {
     pub pause: Duration,
     /// By how many millionths the clock of each node runs fast or slow.
     pub drift: Vec<i64>,
+    /// By how many milliseconds the wall clock of each node is wrong.
+    pub wall_off_ms: Vec<i64>,
     /// Entries after which a log is cut; few, so that replicas that fall behind need snapshots.
     pub log_entries_max: u64,
     /// What goes worse than it would by itself, during load.
@@ -142,6 +147,9 @@ pub struct Workers {
 /// Clocks differ by at most twice this, millionths: within the drift that leases allow for.
 const DRIFT_MAX: u64 = 20_000;
 
+/// Wall clocks are wrong by at most this, milliseconds: more than a window of timestamps.
+const WALL_OFF_MAX_MS: u64 = 5_000;
+
 impl Plan {
     /// The plan of `seed`.
     pub fn new(seed: u64, duration: Duration) -> Self {
@@ -160,7 +168,10 @@ impl Plan {
         }
         let drift =
             (0..nodes).map(|_| random.below(2 * DRIFT_MAX) as i64 - DRIFT_MAX as i64).collect();
+        let off = if random.chance(50) { WALL_OFF_MAX_MS } else { 1 };
+        let wall_off_ms = (0..nodes).map(|_| random.below(2 * off) as i64 - off as i64).collect();
         Self {
+            wall_off_ms,
             seed,
             duration,
             nodes,

@@ -59,6 +59,18 @@ impl Store {
         }
     }
 
+    /// Of what was not synced, nothing is there.
+    ///
+    /// # Errors
+    /// If RocksDB cannot be opened again.
+    pub(crate) fn lose_unsynced(&mut self) -> anyhow::Result<()> {
+        match self {
+            Store::Memory(engine) => *engine = engine.crash_keeping(0),
+            Store::Rocks(rocks) => rocks.crash()?,
+        }
+        Ok(())
+    }
+
     /// The process ended; with `power` its machine did, too. What the next life finds.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ impl Shared {
 
     /// A runtime for one client; its clock is right.
     fn runtime(&self, client: usize) -> Arc<SimRuntime> {
-        let clock = HostClock::new(self.stepped.clone(), 0);
+        let clock = HostClock::new(self.stepped.clone(), 0, 0);
         SimRuntime::new(clock, Random::new(self.seed, 1000 + client as u64))
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cribwork_checker::Op;
-use cribwork_types::{RangeEpoch, RangeId, StoreId};
+use cribwork_multiraft::{Replica, SavedVote, stored_logs};
+use cribwork_types::{KeyRange, RangeEpoch, RangeId, StoreId};
 
 use crate::cluster::Cluster;
 use crate::host::Host;
@@ -16,6 +17,8 @@ use crate::report::Found;
 const PERIOD: Duration = Duration::from_millis(10);
 /// Time between two entries of a number into the history.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
+/// Time between two looks at the logs on the disks.
+const LOG_PERIOD: Duration = Duration::from_millis(250);
 /// Violations after which a run has shown enough.
 const FOUND_MAX: usize = 20;
 
@@ -26,13 +29,21 @@ struct Seen {
     applied: u64,
     epoch: RangeEpoch,
     term: u64,
+    /// The last vote made durable, in any life.
+    vote: Option<SavedVote>,
 }
+
+/// Who would read which keys by a lease.
+type Leases = Vec<(StoreId, RangeId, KeyRange)>;
 
 /// Looks at all replicas every now and then.
 #[derive(Default)]
 pub(crate) struct Watch {
     next: Duration,
     next_note: Duration,
+    next_logs: Duration,
+    /// What the entry of a range, a term and an index is, wherever it was seen first.
+    entries: BTreeMap<(RangeId, u64, u64), (StoreId, u32)>,
     /// Who led a range in a term.
     leaders: BTreeMap<(RangeId, u64), StoreId>,
     seen: BTreeMap<(usize, RangeId), Seen>,
@@ -56,15 +67,56 @@ impl Watch {
             self.next_note = now + NOTE_PERIOD;
         }
         let up: Vec<usize> = (0..cluster.hosts.len()).filter(|host| cluster.is_up(*host)).collect();
-        let mut leases: BTreeMap<RangeId, Vec<StoreId>> = BTreeMap::new();
+        let logs = now >= self.next_logs;
+        if logs {
+            self.next_logs = now + LOG_PERIOD;
+        }
+        let mut leases = Leases::new();
         for number in up {
             let host = cluster.hosts[number].clone();
             self.look(number, &host, now, &mut leases, note.then_some(recorder));
+            if logs {
+                self.look_at_logs(number, &host, now);
+            }
         }
-        for (range, stores) in leases {
-            if stores.len() > 1 {
-                let what = format!("{now:?}: stores {stores:?} would both read range {range}");
-                self.found("lease-exclusivity", what);
+        self.exclusive(now, &leases);
+    }
+
+    /// No key may be read by lease on two stores, whatever ranges they take it to belong to.
+    fn exclusive(&mut self, now: Duration, leases: &Leases) {
+        for (at, (store, range, span)) in leases.iter().enumerate() {
+            for (other, its_range, its_span) in &leases[at + 1..] {
+                if store != other && (range == its_range || span.overlaps(its_span)) {
+                    let what = format!(
+                        "{now:?}: store {store} would read range {range}, and {other} {its_range}"
+                    );
+                    self.found("lease-exclusivity", what);
+                }
+            }
+        }
+    }
+
+    /// What lies on a disk is a log, and agrees with those of the other replicas.
+    fn look_at_logs(&mut self, number: usize, host: &Arc<Host>, now: Duration) {
+        let store = StoreId(number as u64 + 1);
+        let logs = match stored_logs(&*host.disk.engine().snapshot()) {
+            Ok(logs) => logs,
+            Err(error) => return self.found("log", format!("{now:?}: store {store}: {error}")),
+        };
+        for log in logs {
+            let range = log.range;
+            if let Some(flaw) = log.flaw() {
+                self.found("log", format!("{now:?}: range {range} on store {store}: {flaw}"));
+            }
+            for entry in log.entries {
+                let at = (range, entry.term, entry.index);
+                let (first, sum) = *self.entries.entry(at).or_insert((store, entry.sum));
+                if sum != entry.sum {
+                    let (index, term) = (entry.index, entry.term);
+                    let which = format!("entry {index} of term {term}, range {range}");
+                    let what = format!("{now:?}: stores {first} and {store} differ in {which}");
+                    self.found("log-matching", what);
+                }
             }
         }
     }
@@ -74,7 +126,7 @@ impl Watch {
         number: usize,
         host: &Arc<Host>,
         now: Duration,
-        leases: &mut BTreeMap<RangeId, Vec<StoreId>>,
+        leases: &mut Leases,
         note: Option<&Recorder>,
     ) {
         let Some(multi) = host.multi() else { return };
@@ -90,24 +142,49 @@ impl Watch {
                 }
             }
             if replica.lease_term().is_some() {
-                leases.entry(range).or_default().push(store);
+                let span = match range {
+                    // Of no part of the key space.
+                    RangeId::PLACEMENT => KeyRange::new("a", "a"),
+                    _ => replica.descriptor().span.clone(),
+                };
+                leases.push((store, range, span));
             }
-            let next = Seen {
-                life: host.life(),
-                applied: replica.applied_index(),
-                epoch: replica.descriptor().epoch,
-                term: view.term,
-            };
+            let next = self.see(number, host.life(), replica);
             let before = self.seen.insert((number, range), next).unwrap_or_default();
+            let whose = || format!("{now:?}: {range} on {store}");
             if before.life == next.life {
-                self.compare(&format!("{now:?}: {range} on {store}"), before, next);
+                self.compare(&whose(), before, next);
             }
+            self.compare_votes(&whose(), before, next);
             if let Some(recorder) = note {
                 let of = format!("range {range} on store {store}");
                 let process = 1_000_000 + number as u64 * 10_000 + next.life;
                 let (name, value) = ("applied-index".to_owned(), next.applied);
                 recorder.observed(now, process, Op::Watermark { name, of, value });
             }
+        }
+    }
+
+    fn see(&self, number: usize, life: u64, replica: &Replica) -> Seen {
+        let before = self.seen.get(&(number, replica.range_id()));
+        Seen {
+            life,
+            applied: replica.applied_index(),
+            epoch: replica.descriptor().epoch,
+            term: replica.leader().term,
+            vote: replica.saved_vote().or(before.and_then(|before| before.vote)),
+        }
+    }
+
+    /// A vote that was made durable is there in the next life, and nobody gets another one in its term.
+    fn compare_votes(&mut self, whose: &str, before: Seen, next: Seen) {
+        let Some(SavedVote { term, candidate, leads }) = before.vote else { return };
+        if before.life != next.life && next.term < term {
+            self.found("votes", format!("{whose}: a vote of term {term} is forgotten"));
+        }
+        let another = |vote: &SavedVote| vote.term == term && vote.candidate != candidate;
+        if next.vote.is_some_and(|vote| another(&vote) && (leads || !vote.leads)) {
+            self.found("votes", format!("{whose}: two candidates got its vote in term {term}"));
         }
     }
 

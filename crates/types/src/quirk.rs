@@ -4,6 +4,10 @@
 //!
 //! Without the feature `seeded-bugs`, which only the simulator turns on, [`strikes`] is a constant `false`.
 
+use std::time::Duration;
+
+use crate::Runtime;
+
 /// A place, and one time in how many it strikes where it is at work.
 macro_rules! quirks {
     ($($(#[doc = $what:literal])+ $variant:ident = $name:literal, 1 in $rate:literal,)+) => {
@@ -54,6 +58,23 @@ quirks! {
     LoseAnswer = "lose-answer", 1 in 200,
     /// A request is refused as if the node were too busy.
     RefuseBusy = "refuse-busy", 1 in 50,
+    /// A request stands still for a while between two of its steps: the machine is busy elsewhere.
+    HeldUp = "held-up", 1 in 40,
+    /// A read asks for a view of its own, although it could share one.
+    SlowRead = "slow-read", 1 in 3,
+    /// A leader appends a few entries that do nothing, without waiting for them.
+    EmptyEntries = "empty-entries", 1 in 20,
+}
+
+/// Longest time that [`Quirk::HeldUp`] takes, milliseconds: a few leases.
+const HELD_UP_MAX_MS: u64 = 1500;
+
+/// Stands still for a while, where [`Quirk::HeldUp`] is at work.
+pub async fn hold_up(runtime: &dyn Runtime) {
+    if strikes(Quirk::HeldUp) {
+        let pause = Duration::from_millis(runtime.random_u64() % HELD_UP_MAX_MS);
+        runtime.sleep(pause).await;
+    }
 }
 
 #[cfg(feature = "seeded-bugs")]

@@ -45,6 +45,14 @@ bugs! {
     LeaseFromReceipt = "lease-from-receipt",
     /// A leader that hands over goes on reading under its lease.
     TransferKeepsLease = "transfer-keeps-lease",
+    /// A leader trusts its lease longer than its followers keep their promise.
+    LeaseTooLong = "lease-too-long",
+    /// A read looks at the lease first and takes its snapshot later.
+    LeaseBeforeSnapshot = "lease-before-snapshot",
+    /// A leader reads by its lease while a split that it has proposed is open.
+    FenceForgotten = "fence-forgotten",
+    /// A refusal or an answer that needs no write is given without a proof of leadership.
+    RefusalUnproven = "refusal-unproven",
     /// A read that needs a round trip to a majority is served without it.
     SkipReadIndex = "skip-read-index",
     /// A new leader serves before it has applied what earlier leaders committed.
@@ -55,10 +63,26 @@ bugs! {
     PromiseForgotten = "promise-forgotten",
     /// A vote is granted and acknowledged, but not written.
     LostVote = "lost-vote",
+    /// A vote is granted and acknowledged when it is written, not when it is synced.
+    VoteUnsynced = "vote-unsynced",
+    /// A sync that failed is taken for one that did not, and the node goes on.
+    FailedSyncIgnored = "failed-sync-ignored",
+    /// A block that cannot be read is taken for one that holds nothing.
+    DamageAsAbsence = "damage-as-absence",
     /// A leader whose process was restarted goes on in its old term.
     SameTermRestore = "same-term-restore",
     /// A transfer of leadership that fails leaves a leader that refuses everything.
     TransferStuck = "transfer-stuck",
+    /// A leader whose transfer failed goes on in its old term as if it had not tried.
+    TransferResumed = "transfer-resumed",
+    /// A candidate asks for votes, and raises its term, without asking first whether it would get them.
+    NoPreVote = "no-pre-vote",
+    /// A candidate that was not elected does not try again.
+    CampaignOnce = "campaign-once",
+    /// A peer that was restarted counts as the leader that it was before.
+    OldLifeLeads = "old-life-leads",
+    /// An instance is closed without waiting for what it has handed to the log writer and the apply task.
+    CloseInHaste = "close-in-haste",
     /// A command that was evaluated under an earlier term is kept, and applied under a later one.
     StaleEvaluation = "stale-evaluation",
     /// A command that was evaluated under an earlier epoch is applied all the same.
@@ -67,12 +91,24 @@ bugs! {
     SkipRequestCheck = "skip-request-check",
     /// A proposal whose fate is unknown is answered as one that was certainly not applied.
     UnknownAsRefused = "unknown-as-refused",
+    /// A proposal that a snapshot may hold is answered as one that was certainly not applied.
+    SnapshotSupersedes = "snapshot-supersedes",
+    /// Latches are let go although the fate of the write under them is not known.
+    LatchesLetGo = "latches-let-go",
     /// A snapshot of a range leaves its locks out.
     SnapshotWithoutLocks = "snapshot-without-locks",
     /// A snapshot is installed over what was there, which is not removed first.
     SnapshotOverOldData = "snapshot-over-old-data",
     /// A snapshot says that it reaches as far as its replica has applied when it is sent.
     SnapshotAhead = "snapshot-ahead",
+    /// A snapshot is installed although a part of it was lost on the way.
+    SnapshotWithAHole = "snapshot-with-a-hole",
+    /// A snapshot is acknowledged before it is synced.
+    SnapshotUnsynced = "snapshot-unsynced",
+    /// A snapshot is installed over a range that still holds a part of its keys.
+    OverlapIgnored = "overlap-ignored",
+    /// Once its log is cut, a leader has no snapshot for whoever needs what is gone.
+    SnapshotMissing = "snapshot-missing",
     /// The entries of one round are applied in the reverse order.
     ApplyOutOfOrder = "apply-out-of-order",
     /// Now and then a replica leaves a command out when it applies.
@@ -83,6 +119,12 @@ bugs! {
     SplitNotWritten = "split-not-written",
     /// The end of a log that another leader overruled is not removed from the store.
     TruncationForgotten = "truncation-forgotten",
+    /// A log is cut further than it was told to.
+    PurgeTooFar = "purge-too-far",
+    /// A read of a log leaves out what is no longer in memory.
+    LogReadWithAHole = "log-read-with-a-hole",
+    /// A window of timestamps is used before it is persisted.
+    WindowServedEarly = "window-served-early",
     /// The window of timestamps moves on in memory only.
     WindowNotPersisted = "window-not-persisted",
     /// A new placement leader begins at its clock, not at the end of the window.
@@ -99,6 +141,8 @@ bugs! {
     ReadThroughLocks = "read-through-locks",
     /// A reader is told that it has pushed a commit above itself, but the lock does not say so.
     PushNotWritten = "push-not-written",
+    /// A commit does not look at how far readers have pushed it.
+    MinCommitIgnored = "min-commit-ignored",
     /// A commit that finds no lock says that it has succeeded.
     CommitWithoutLock = "commit-without-lock",
     /// A rollback leaves no record, so that a late prewrite succeeds.

@@ -384,7 +384,7 @@ where
     fn campaign(&self) -> BoxFuture<()> {
         let raft = self.raft.clone();
         Box::pin(async move {
-            let _ = raft.trigger().elect(true).await;
+            let _ = raft.trigger().elect(!has(Bug::NoPreVote)).await;
         })
     }
 

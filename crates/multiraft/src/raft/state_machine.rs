@@ -5,6 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use cribwork_types::seeded::{Bug, has};
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder};
@@ -113,6 +114,9 @@ impl<A: AsyncRuntime> RaftStateMachine<Types<A>> for StateMachine<A> {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        if has(Bug::SnapshotMissing) {
+            return Ok(None);
+        }
         self.snapshot()
     }
 }

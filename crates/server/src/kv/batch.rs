@@ -22,6 +22,7 @@ use cribwork_proto::tikvpb::batch_commands_response::response::Cmd as Reply;
 use cribwork_proto::tikvpb::{
     BatchCommandsEmptyResponse, BatchCommandsRequest, BatchCommandsResponse,
 };
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::{BoxFuture, RangeId, Timestamp};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
@@ -81,7 +82,8 @@ impl Views {
         }
         let replica = core.multi.replica(range)?;
         self.last = self.known.len();
-        self.known.push((range, replica.clone(), replica.try_read()));
+        let view = if strikes(Quirk::SlowRead) { None } else { replica.try_read() };
+        self.known.push((range, replica.clone(), view));
         Some(replica)
     }
 

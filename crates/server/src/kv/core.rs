@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cribwork_multiraft::{MultiRaft, RaftError, ReadHandle, Replica, WriteToken};
 use cribwork_proto::kvrpcpb::Context;
-use cribwork_types::quirk::{Quirk, strikes};
+use cribwork_types::quirk::{Quirk, hold_up, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     ClusterId, RangeDescriptor, RangeId, Runtime, RuntimeExt, StoreId, Timestamp, WriteBatch,
@@ -318,12 +318,14 @@ impl Core {
         hold: Hold,
     ) -> Result<(), Failure> {
         self.metrics.proposals.inc();
+        hold_up(&*self.runtime).await;
         match target.replica.propose(&token, batch).await {
             Ok(_) => Ok(()),
             Err(RaftError::EpochChanged { .. }) => Err(target.epoch_not_match(&self.multi)),
             Err(error) => {
                 let failure = Failure::of_proposal(error);
-                if matches!(failure, Failure::Undetermined(_)) && !hold.is_empty() {
+                let open = matches!(failure, Failure::Undetermined(_));
+                if open && !hold.is_empty() && !has(Bug::LatchesLetGo) {
                     let settling = settle(self.clone(), target.replica.clone(), token, hold);
                     self.runtime.spawn(Box::pin(settling));
                 }
@@ -335,6 +337,9 @@ impl Core {
     /// Proves that what was read under `token` was the state of the range at that time: this replica
     /// still leads in the same term, over the same bounds.
     async fn prove(&self, target: &Target, token: WriteToken) -> Result<(), Failure> {
+        if has(Bug::RefusalUnproven) {
+            return Ok(());
+        }
         let now = target.replica.read().await?.token;
         if now.term() != token.term() {
             return Err(failure::not_leader(target.replica.range_id(), None));
