@@ -16,7 +16,7 @@ use std::time::Duration;
 use cribwork_engine::{DiskUsage, Engine};
 use cribwork_multiraft::{MultiRaft, Observer, Replica, ReplicaState};
 use cribwork_proto::cribwork::admin::{
-    HeartbeatRequest, HeartbeatResponse, Operator, RangeReport, operator,
+    DoubtfulReplica, HeartbeatRequest, HeartbeatResponse, Operator, RangeReport, operator,
 };
 use cribwork_types::{
     Cf, ClusterId, RangeDescriptor, RangeId, ReplicaDescriptor, Runtime, RuntimeExt, StoreId,
@@ -46,6 +46,9 @@ const SIZES_PER_HEARTBEAT: usize = 8;
 const SIZE_NEWS_BYTES: u64 = 1 << 20;
 /// Operators of placement that run at once; placement repeats what was left out.
 const OPERATORS_MAX: usize = 32;
+
+/// Replicas that one heartbeat asks about; the others' turn comes when these are gone or led.
+const DOUBTFUL_MAX: usize = 1024;
 
 /// Gathers changes until the next heartbeat.
 #[derive(Default)]
@@ -123,6 +126,8 @@ pub(crate) struct Reporter {
     /// Ranges last reported as led by this store.
     led: Mutex<BTreeSet<RangeId>>,
     estimates: Mutex<Estimates>,
+    /// Ranges without a leader or data at the last heartbeat.
+    doubted: Mutex<BTreeSet<RangeId>>,
 }
 
 impl Reporter {
@@ -134,6 +139,7 @@ impl Reporter {
             operators_running: AtomicUsize::new(0),
             led: Mutex::default(),
             estimates: Mutex::default(),
+            doubted: Mutex::default(),
         })
     }
 
@@ -259,8 +265,29 @@ impl Reporter {
             incarnation: parts.incarnation,
             leaders: leaders as u64,
             replicas: replicas.len() as u64,
+            doubtful: self.doubtful(&all),
         };
         (request, told)
+    }
+
+    /// Replicas without a leader or without data, now and a heartbeat ago: elections are quicker.
+    fn doubtful(&self, all: &[Arc<Replica>]) -> Vec<DoubtfulReplica> {
+        let doubted = |replica: &&Arc<Replica>| {
+            replica.range_id() != RangeId::PLACEMENT
+                && (replica.state() == ReplicaState::Uninitialised || !replica.has_live_leader())
+        };
+        let now: BTreeSet<RangeId> =
+            all.iter().filter(doubted).map(|replica| replica.range_id()).collect();
+        let before = std::mem::replace(&mut *self.doubted.lock(), now.clone());
+        let long = all.iter().filter(|replica| {
+            now.contains(&replica.range_id()) && before.contains(&replica.range_id())
+        });
+        let report = |replica: &Arc<Replica>| DoubtfulReplica {
+            range: replica.range_id().get(),
+            replica: replica.replica_id().get(),
+            conf_ver: replica.descriptor().epoch.conf_ver,
+        };
+        long.take(DOUBTFUL_MAX).map(report).collect()
     }
 
     /// Takes placement's answer; true if the next heartbeat must be full.
@@ -276,6 +303,12 @@ impl Reporter {
             && let Err(error) = self.parts.records.save_stores(&self.parts.addresses.all())
         {
             tracing::warn!(%error, "cannot remember the addresses of other stores");
+        }
+        for descriptor in response.gone {
+            match RangeDescriptor::decode(descriptor) {
+                Ok(now) => drop(self.parts.multi.check_gone(&now)),
+                Err(error) => tracing::warn!(%error, "placement sends a damaged descriptor"),
+            }
         }
         self.execute(response.operators);
         response.want_full || (leader != before && !was_full)

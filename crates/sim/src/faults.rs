@@ -145,6 +145,14 @@ impl Faults {
         match kind {
             FaultKind::Split => return Some(Order::Split(self.random.next())),
             FaultKind::TransferLeader => return Some(Order::TransferLeader(self.random.next())),
+            FaultKind::ChangeMembers => {
+                // One a node at most: which of them leads what is theirs to know.
+                for host in &cluster.hosts {
+                    if self.random.chance(60) {
+                        host.changes.lock().push(self.random.next());
+                    }
+                }
+            }
             FaultKind::Crash
             | FaultKind::CrashPlacement
             | FaultKind::PowerLoss

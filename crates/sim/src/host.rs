@@ -9,12 +9,16 @@ use parking_lot::Mutex;
 
 use crate::clock::{HostClock, SimRuntime, SimTime};
 use crate::disk::{Mounted, SimDisk};
+use crate::moves;
 use crate::network::SimNetwork;
 use crate::plan::Plan;
 use crate::random::Random;
 
 /// Port of the gRPC services on every host.
 const PORT: u16 = 20160;
+
+/// Pause between two looks for changes of members to make.
+const CHANGES_PERIOD: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The name of node `number`, counted from 1.
 pub(crate) fn name(number: usize) -> String {
@@ -37,6 +41,8 @@ pub(crate) struct Host {
     log_entries_max: u64,
     seed: u64,
     life: Mutex<Life>,
+    /// Changes of members that this node is to make, if it lives: numbers to draw from.
+    pub(crate) changes: Mutex<Vec<u64>>,
     /// Counters of lives that are over.
     counters: Mutex<BTreeMap<String, u64>>,
 }
@@ -63,6 +69,7 @@ impl Host {
             log_entries_max: plan.log_entries_max,
             seed: plan.seed,
             life: Mutex::default(),
+            changes: Mutex::default(),
             counters: Mutex::default(),
         }))
     }
@@ -102,7 +109,17 @@ impl Host {
             // A disk that fails at start ends the life like one that fails later.
             Err(error) => self.life.lock().fatal = Some(error.to_string()),
         }
-        std::future::pending().await
+        loop {
+            tokio::time::sleep(CHANGES_PERIOD).await;
+            let changes = std::mem::take(&mut *self.changes.lock());
+            for number in changes {
+                let parts =
+                    self.life.lock().node.as_ref().and_then(|it| it.multi().zip(it.place()));
+                if let Some((multi, place)) = parts {
+                    tokio::spawn(moves::change_one(multi, place, number, self.nodes));
+                }
+            }
+        }
     }
 
     /// The machine stopped. What the node held goes with it.

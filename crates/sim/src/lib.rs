@@ -26,6 +26,7 @@ mod faults;
 mod host;
 mod judge;
 mod minimize;
+mod moves;
 mod mutants;
 mod network;
 mod plan;

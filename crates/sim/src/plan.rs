@@ -60,6 +60,8 @@ pub enum FaultKind {
     Split,
     /// Leadership of a range is handed over.
     TransferLeader,
+    /// Replicas of a range come, go, or change places.
+    ChangeMembers,
     /// The leader of placement, and so of timestamps, dies.
     CrashPlacement,
     /// It is cut off from the other nodes and from one client; another client still reaches it.
@@ -68,7 +70,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 24] = [
+    pub const ALL: [FaultKind; 25] = [
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::PowerLossMajority,
@@ -91,6 +93,7 @@ impl FaultKind {
         FaultKind::CutClient,
         FaultKind::Split,
         FaultKind::TransferLeader,
+        FaultKind::ChangeMembers,
         FaultKind::CrashPlacement,
         FaultKind::IsolatePlacement,
     ];
@@ -104,7 +107,7 @@ pub struct Plan {
     /// Simulated time of load with faults; set-up, calm and final reads come on top.
     #[serde(skip)]
     pub duration: Duration,
-    /// Nodes, each with one replica of every range.
+    /// Nodes; ranges begin with replicas on three of them.
     pub nodes: usize,
     /// Ranges at the start.
     pub ranges: u32,
@@ -154,12 +157,12 @@ impl Plan {
     /// The plan of `seed`.
     pub fn new(seed: u64, duration: Duration) -> Self {
         let mut random = Random::new(seed, 1);
-        let nodes = if random.chance(25) { 5 } else { 3 };
+        let nodes = *random.pick(&[3, 3, 4, 5]);
         let mut faults = Vec::new();
         for kind in FaultKind::ALL {
             // What operators do goes on beside all faults.
             let (chance, weight_max) = match kind {
-                FaultKind::Split | FaultKind::TransferLeader => (70, 20),
+                FaultKind::Split | FaultKind::TransferLeader | FaultKind::ChangeMembers => (70, 20),
                 _ => (45, 8),
             };
             if random.chance(chance) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cribwork_checker::Op;
 use cribwork_multiraft::{Replica, SavedVote, stored_logs};
-use cribwork_types::{KeyRange, RangeEpoch, RangeId, StoreId};
+use cribwork_types::{KeyRange, RangeEpoch, RangeId, ReplicaId, StoreId};
 
 use crate::cluster::Cluster;
 use crate::host::Host;
@@ -46,7 +46,7 @@ pub(crate) struct Watch {
     entries: BTreeMap<(RangeId, u64, u64), (StoreId, u32)>,
     /// Who led a range in a term.
     leaders: BTreeMap<(RangeId, u64), StoreId>,
-    seen: BTreeMap<(usize, RangeId), Seen>,
+    seen: BTreeMap<(usize, RangeId, ReplicaId), Seen>,
     pub(crate) found: Vec<Found>,
 }
 
@@ -150,7 +150,8 @@ impl Watch {
                 leases.push((store, range, span));
             }
             let next = self.see(number, host.life(), replica);
-            let before = self.seen.insert((number, range), next).unwrap_or_default();
+            let before =
+                self.seen.insert((number, range, replica.replica_id()), next).unwrap_or_default();
             let whose = || format!("{now:?}: {range} on {store}");
             if before.life == next.life {
                 self.compare(&whose(), before, next);
@@ -166,7 +167,7 @@ impl Watch {
     }
 
     fn see(&self, number: usize, life: u64, replica: &Replica) -> Seen {
-        let before = self.seen.get(&(number, replica.range_id()));
+        let before = self.seen.get(&(number, replica.range_id(), replica.replica_id()));
         Seen {
             life,
             applied: replica.applied_index(),

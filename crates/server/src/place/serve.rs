@@ -285,6 +285,7 @@ impl Place {
             operators: operators_for(lead, store),
             want_full: !lead.heard.get(&store).is_some_and(|heard| heard.full),
             tso_physical_ms: lead.tso.physical_ms(),
+            gone: gone(lead, &request.doubtful),
         })
     }
 
@@ -339,6 +340,17 @@ impl Place {
             live.map(|point| point.safe_point).min().unwrap_or(lead.safe_point)
         })
     }
+}
+
+/// The present descriptors of those ranges that have lost a member of which its store doubts that it
+/// is one.
+fn gone(lead: &Lead, doubtful: &[admin::DoubtfulReplica]) -> Vec<bytes::Bytes> {
+    let now = |it: &admin::DoubtfulReplica| {
+        let now = &lead.directory.map().get_by_id(RangeId(it.range))?.descriptor;
+        let gone = now.epoch.conf_ver > it.conf_ver && now.replica(ReplicaId(it.replica)).is_none();
+        gone.then(|| now.encode())
+    };
+    doubtful.iter().filter_map(now).collect()
 }
 
 /// Descriptors that are news.
