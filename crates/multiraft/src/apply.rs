@@ -257,6 +257,7 @@ fn prepare(
     let descriptor = changed.then(|| descriptor.as_ref().clone());
     if let Some(descriptor) = &descriptor
         && !has(Bug::SplitNotWritten)
+        && (!has(Bug::MembersNotWritten) || !children.is_empty())
     {
         let id = replica.replica_id();
         let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
@@ -354,7 +355,7 @@ impl Working<'_> {
         split: SplitCommand,
         batch: &mut WriteBatch,
     ) -> Result<Fate, RaftError> {
-        if self.applied.members.voter_sets.len() != 1 {
+        if self.applied.members.voter_sets.len() != 1 && !has(Bug::SplitWhileJoint) {
             return Ok(Fate::Refused("the range is changing its members"));
         }
         let proposer = self.descriptor.replica_on(split.leader);

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     RangeDescriptor, ReplicaDescriptor, ReplicaId, ReplicaRole, RuntimeExt, StoreId,
 };
@@ -75,7 +76,7 @@ pub(crate) fn with_members(old: &RangeDescriptor, members: &Members) -> RangeDes
         Some(ReplicaDescriptor { id, store, role: role(members, id) })
     };
     let mut new = old.clone();
-    new.epoch.conf_ver += 1;
+    new.epoch.conf_ver += u64::from(!has(Bug::ConfVerUnchanged));
     new.replicas = ids.into_iter().filter_map(replica).collect();
     new
 }
@@ -270,7 +271,7 @@ impl Replica {
     /// for as long as there is one.
     pub(crate) fn finish_joint(self: &Arc<Self>) {
         let term = self.serving_term.load(Ordering::Acquire);
-        if term == 0 || !self.descriptor().is_joint() {
+        if term == 0 || !self.descriptor().is_joint() || has(Bug::JointLeft) {
             return;
         }
         let replica = self.clone();

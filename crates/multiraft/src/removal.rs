@@ -10,11 +10,13 @@
 //! id is made again, so no id ever votes with its memory lost.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_engine::Engine;
 use cribwork_transport::{Class, Message};
 use cribwork_types::codec::Reader;
+use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     Cf, CodecError, RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, StoreId, WriteBatch,
 };
@@ -55,7 +57,7 @@ fn decode(bytes: Bytes) -> Result<ReplicaId, CodecError> {
 fn is_gone(replica: &Replica, now: &RangeDescriptor) -> bool {
     let mine = replica.descriptor();
     now.id == mine.id
-        && now.epoch.conf_ver > mine.epoch.conf_ver
+        && (now.epoch.conf_ver > mine.epoch.conf_ver || has(Bug::GoneByAny))
         && now.replica(replica.replica_id()).is_none()
 }
 
@@ -67,7 +69,7 @@ pub(crate) fn destroy(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Resul
     }
     let descriptor = replica.descriptor();
     let mut batch = WriteBatch::new();
-    if replica.is_initialised() {
+    if replica.is_initialised() && !has(Bug::RemovalLeavesData) {
         for (cf, span) in parts(&descriptor) {
             batch.delete_range(cf, span);
         }
@@ -83,7 +85,9 @@ pub(crate) fn destroy(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Resul
 
 /// All that a store keeps of a replica but its data goes; its tombstone comes.
 pub(crate) fn bury(batch: &mut WriteBatch, range: RangeId, id: ReplicaId) {
-    batch.delete_range(Cf::Raft, keys::whole_group(range));
+    if !has(Bug::RemovalLeavesLog) {
+        batch.delete_range(Cf::Raft, keys::whole_group(range));
+    }
     batch.delete(Cf::State, keys::applied(range));
     batch.delete(Cf::State, keys::replica(range));
     batch.put(Cf::State, keys::tombstone(range), encode(id));
@@ -92,14 +96,14 @@ pub(crate) fn bury(batch: &mut WriteBatch, range: RangeId, id: ReplicaId) {
 impl Replica {
     /// Stops this replica and has its store forget it, in the background.
     pub(crate) fn remove(self: &Arc<Self>) {
-        if self.removing.swap(true, std::sync::atomic::Ordering::AcqRel) {
+        if has(Bug::RemovedStays) || self.removing.swap(true, Ordering::AcqRel) {
             return;
         }
         let replica = self.clone();
         self.shared().runtime.spawn(Box::pin(async move {
             if let Err(error) = replica.stop_and_forget().await {
                 tracing::warn!(range = %replica.range_id(), %error, "cannot forget a replica");
-                replica.removing.store(false, std::sync::atomic::Ordering::Release);
+                replica.removing.store(false, Ordering::Release);
             }
         }));
     }

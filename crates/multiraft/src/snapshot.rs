@@ -452,6 +452,10 @@ pub(crate) fn install(
         }
     }
     batch.append(puts);
+    let mut applied = applied;
+    if has(Bug::SnapshotKeepsMembers) && replica.is_initialised() {
+        applied.members = replica.applied_record().members;
+    }
     batch.put(Cf::State, keys::applied(range), applied.encode());
     let id = replica.replica_id();
     put_record(

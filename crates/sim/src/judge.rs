@@ -27,6 +27,10 @@ pub(crate) fn unsettled(cluster: &Cluster<'_>) -> anyhow::Result<Option<String>>
             return Ok(Some(format!("{} is no member", host.name)));
         };
         for replica in multi.replicas().iter() {
+            if replica.descriptor().is_joint() {
+                let (range, name) = (replica.range_id(), &host.name);
+                return Ok(Some(format!("range {range} is between two memberships on {name}")));
+            }
             applied.entry(replica.range_id()).or_default().push(replica.applied_index());
             members.insert(replica.range_id(), replica.descriptor().replicas.len());
         }
@@ -57,7 +61,17 @@ pub(crate) fn inspect(
     let mut ranges: BTreeMap<RangeId, RangeDescriptor> = BTreeMap::new();
     let mut found = Vec::new();
     for host in &cluster.hosts {
-        for print in fingerprints(&*host.disk.engine().snapshot())? {
+        let snapshot = host.disk.engine().snapshot();
+        let prints = fingerprints(&*snapshot)?;
+        let held = prints.iter().filter(|print| print.range() != RangeId::PLACEMENT);
+        let held: Vec<&KeyRange> = held.map(|print| &print.descriptor.span).collect();
+        if let Some(what) = orphan(&*snapshot, &held)? {
+            found.push(Found {
+                checker: "orphans".to_owned(),
+                what: format!("{}: {what}", host.name),
+            });
+        }
+        for print in prints {
             let (range, index) = (print.range(), print.applied_index);
             let (store, hash) = (host.number as u64, print.hash);
             let op = Op::Fingerprint { range: range.get(), index, store, hash };
@@ -76,6 +90,18 @@ pub(crate) fn inspect(
         found.push(Found { checker: "ranges-tile".to_owned(), what });
     }
     Ok((ranges.len() as u64, found))
+}
+
+/// Data on a store that belongs to none of its replicas, if there is any.
+fn orphan(snapshot: &dyn EngineSnapshot, held: &[&KeyRange]) -> anyhow::Result<Option<String>> {
+    for cf in Cf::DATA {
+        for (key, _) in entries(snapshot, cf)? {
+            if !held.iter().any(|span| span.contains(&key)) {
+                return Ok(Some(format!("{cf:?} holds {}", key.escape_ascii())));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What is wrong with spans that should cover every key once.

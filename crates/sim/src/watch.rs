@@ -158,7 +158,8 @@ impl Watch {
             }
             self.compare_votes(&whose(), before, next);
             if let Some(recorder) = note {
-                let of = format!("range {range} on store {store}");
+                let id = replica.replica_id();
+                let of = format!("replica {id} of range {range} on store {store}");
                 let process = 1_000_000 + number as u64 * 10_000 + next.life;
                 let (name, value) = ("applied-index".to_owned(), next.applied);
                 recorder.observed(now, process, Op::Watermark { name, of, value });

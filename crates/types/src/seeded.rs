@@ -101,6 +101,26 @@ bugs! {
     SnapshotOverOldData = "snapshot-over-old-data",
     /// A snapshot says that it reaches as far as its replica has applied when it is sent.
     SnapshotAhead = "snapshot-ahead",
+    /// A change of members is applied, but the range's record on disk stays as it was.
+    MembersNotWritten = "members-not-written",
+    /// A change of members leaves the epoch as it was.
+    ConfVerUnchanged = "conf-ver-unchanged",
+    /// A leader proves its lease to the first set of a joint membership only.
+    LeaseOfOneSet = "lease-of-one-set",
+    /// Nobody finishes a joint membership whose leader died.
+    JointLeft = "joint-left",
+    /// A range is split between two memberships.
+    SplitWhileJoint = "split-while-joint",
+    /// A member that was removed stays.
+    RemovedStays = "removed-stays",
+    /// A member takes any description of its range without it for the news that it was removed.
+    GoneByAny = "gone-by-any",
+    /// A removed replica's data stays on its store.
+    RemovalLeavesData = "removal-leaves-data",
+    /// A removed replica's log and vote stay on its store.
+    RemovalLeavesLog = "removal-leaves-log",
+    /// A snapshot brings the data of its leader, but the members stay as they were.
+    SnapshotKeepsMembers = "snapshot-keeps-members",
     /// A snapshot is installed although a part of it was lost on the way.
     SnapshotWithAHole = "snapshot-with-a-hole",
     /// A snapshot is acknowledged before it is synced.
