@@ -46,6 +46,12 @@ pub enum EngineError {
         /// The data directory.
         dir: PathBuf,
     },
+    /// There is no store to look at.
+    #[error("{} holds no store", dir.display())]
+    NoStore {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The store was written by a build with another format.
     #[error("{} has format {found:?}, this build knows {known}", dir.display())]
     UnknownFormat {
@@ -134,6 +140,7 @@ impl CodedError for EngineError {
             EngineError::DiskFull { .. } => "CW-ENGINE-DISK-FULL",
             EngineError::Locked { .. } => "CW-ENGINE-LOCKED",
             EngineError::ForeignDirectory { .. } => "CW-ENGINE-FOREIGN-DIRECTORY",
+            EngineError::NoStore { .. } => "CW-ENGINE-NO-STORE",
             EngineError::UnknownFormat { .. } => "CW-ENGINE-UNKNOWN-FORMAT",
             EngineError::WrongIdentity { .. } => "CW-ENGINE-WRONG-IDENTITY",
             EngineError::KeyTooLong { .. } => "CW-ENGINE-KEY-TOO-LONG",
@@ -163,6 +170,9 @@ impl CodedError for EngineError {
             }
             EngineError::ForeignDirectory { .. } => {
                 "give an empty directory, or one that a node of this cluster has used"
+            }
+            EngineError::NoStore { .. } => {
+                "give the data directory of a node that has been started at least once"
             }
             EngineError::UnknownFormat { .. } => {
                 "run the build that wrote the store, or one that knows its format"

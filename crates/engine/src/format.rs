@@ -34,7 +34,8 @@ const FOUND_CHARS_MAX: usize = 64;
 pub(crate) struct DataDir {
     dir: PathBuf,
     is_new: bool,
-    _lock: File,
+    /// None only of a copy without the file, opened to be looked at: nobody can hold what is not there.
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -45,12 +46,28 @@ impl DataDir {
         let lock = lock(dir)?;
         // Only now is nobody else changing the directory.
         check_not_foreign(dir)?;
-        let data = DataDir { is_new: !dir.join(FORMAT).exists(), dir: dir.to_owned(), _lock: lock };
+        let is_new = !dir.join(FORMAT).exists();
+        let data = DataDir { is_new, dir: dir.to_owned(), _lock: Some(lock) };
         if data.is_new {
             data.begin_creation()?;
         } else {
             data.check_existing()?;
         }
+        Ok(data)
+    }
+
+    /// Takes `dir` to look at it, beside others that do the same. Writes nothing.
+    pub(crate) fn open_existing(dir: &Path) -> Result<Self, EngineError> {
+        if fs::read_dir(dir).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return Err(EngineError::NoStore { dir: dir.to_owned() });
+        }
+        check_not_foreign(dir)?;
+        let lock = lock_shared(dir)?;
+        if !dir.join(FORMAT).exists() {
+            return Err(EngineError::NoStore { dir: dir.to_owned() });
+        }
+        let data = DataDir { is_new: false, dir: dir.to_owned(), _lock: lock };
+        data.check_existing()?;
         Ok(data)
     }
 
@@ -146,14 +163,29 @@ fn check_not_foreign(dir: &Path) -> Result<(), EngineError> {
 
 fn lock(dir: &Path) -> Result<File, EngineError> {
     let path = dir.join(LOCK);
-    let fail = |error| EngineError::from_io("lock", &path, &error);
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::Locked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(fail(error)),
-    }
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| EngineError::from_io("lock", &path, &error))?;
+    let taken = file.try_lock();
+    locked(dir, taken).map(|()| file)
+}
+
+/// The lock of somebody who only looks: it keeps nodes away, and nodes keep it away.
+fn lock_shared(dir: &Path) -> Result<Option<File>, EngineError> {
+    let path = dir.join(LOCK);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(EngineError::from_io("lock", &path, &error)),
+    };
+    let taken = file.try_lock_shared();
+    locked(dir, taken).map(|()| Some(file))
+}
+
+fn locked(dir: &Path, taken: Result<(), TryLockError>) -> Result<(), EngineError> {
+    taken.map_err(|error| match error {
+        TryLockError::WouldBlock => EngineError::Locked { dir: dir.to_owned() },
+        TryLockError::Error(error) => EngineError::from_io("lock", &dir.join(LOCK), &error),
+    })
 }
 
 fn sync_dir(dir: &Path) -> std::io::Result<()> {

@@ -20,6 +20,7 @@ mod api;
 mod error;
 mod format;
 mod identity;
+mod log_check;
 mod log_writer;
 mod memory;
 mod memory_state;
@@ -28,6 +29,7 @@ mod options;
 mod rocks;
 mod rocks_cursor;
 mod rocks_options;
+mod stopped;
 mod watched;
 
 #[cfg(test)]
@@ -42,4 +44,5 @@ pub use memory::MemoryEngine;
 pub use metrics::LogWriterMetrics;
 pub use options::EngineOptions;
 pub use rocks::RocksEngine;
+pub use stopped::{StoppedStore, TableFile};
 pub use watched::Watched;

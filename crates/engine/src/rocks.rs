@@ -1,7 +1,7 @@
 //! [`Engine`] over RocksDB.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use rocksdb::{ColumnFamily, DB, FlushOptions, Range, ReadOptions, ReadTier, Writ
 
 use crate::api::check_keys;
 use crate::format::DataDir;
+use crate::log_check::check_logs;
 use crate::rocks_cursor::{RocksSnapshot, bound};
 use crate::{
     DiskUsage, Engine, EngineError, EngineOptions, EngineSnapshot, KEY_STORED_BYTES_MAX,
@@ -26,12 +27,17 @@ const BEHIND_ALL_KEYS: &[u8] = &[0xFF; KEY_STORED_BYTES_MAX + 1];
 pub(crate) struct Database {
     // Before the directory, so that it is closed before the lock is released.
     pub(crate) db: DB,
-    dir: DataDir,
+    pub(crate) dir: DataDir,
 }
 
 impl Database {
     pub(crate) fn family(&self, cf: Cf) -> &ColumnFamily {
         self.db.cf_handle(cf.name()).expect("every family was named when the database was opened")
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.dir.database()
     }
 }
 
@@ -57,6 +63,9 @@ impl RocksEngine {
     /// - [`EngineError::Io`], [`EngineError::DiskFull`] from the operating system.
     pub fn open(dir: &Path, options: EngineOptions) -> Result<Arc<RocksEngine>, EngineError> {
         let mut dir = DataDir::open(dir)?;
+        if !dir.is_new() {
+            check_logs(&dir.database())?;
+        }
         let db_options = rocks_options::database(&options, dir.is_new())?;
         let families = rocks_options::families(&options);
         let db = DB::open_cf_descriptors(&db_options, dir.database(), families)

@@ -31,7 +31,8 @@ const INFO_LOG_BYTES: usize = 8 << 20;
 ///   file, a power cut may tear the unsynced end of the old file and keep the start of the new one,
 ///   which is a hole. `track_and_verify_wals` records in each file where its predecessor ended,
 ///   so that such a hole is refused as corruption.
-/// - Recycled log files would carry old records behind the torn tail, so they are off.
+/// - Recycled log files would carry old records behind the torn tail, so they are off; `log_check` refuses
+///   what claims to be one.
 pub(crate) fn database(options: &EngineOptions, is_new: bool) -> Result<Options, EngineError> {
     let mut db = Options::default()
         .get_options_from_string(TEXT_OPTIONS)

@@ -5,5 +5,6 @@
 mod conformance;
 mod differential;
 mod recovery;
+mod stopped;
 mod support;
 mod watched;

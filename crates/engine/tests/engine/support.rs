@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cribwork_engine::{Engine, EngineError, EngineOptions, RocksEngine};
+use cribwork_engine::{Engine, EngineError, EngineOptions, EngineSnapshot, RocksEngine};
 use cribwork_types::{Cf, KeyRange, WriteBatch};
 
 /// A temporary directory for a RocksDB engine.
@@ -45,14 +45,21 @@ pub(crate) fn batch_of(fill: impl FnOnce(&mut WriteBatch)) -> WriteBatch {
 
 /// Every key and value of a family.
 pub(crate) fn rows(engine: &dyn Engine, cf: Cf) -> Vec<(Bytes, Bytes)> {
-    let snapshot = engine.snapshot();
-    let mut cursor = snapshot.cursor(cf, &KeyRange::all());
+    view_rows(&*engine.snapshot(), cf).unwrap()
+}
+
+/// Every key and value of a family in a view, or what is wrong with one.
+pub(crate) fn view_rows(
+    view: &dyn EngineSnapshot,
+    cf: Cf,
+) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+    let mut cursor = view.cursor(cf, &KeyRange::all());
     let mut rows = Vec::new();
-    let mut landed = cursor.seek_to_first().unwrap();
+    let mut landed = cursor.seek_to_first()?;
     while landed {
         let row = (cursor.key(), cursor.value());
         rows.push((Bytes::copy_from_slice(row.0), Bytes::copy_from_slice(row.1)));
-        landed = cursor.next().unwrap();
+        landed = cursor.next()?;
     }
-    rows
+    Ok(rows)
 }
