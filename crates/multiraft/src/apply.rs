@@ -12,20 +12,18 @@ use std::sync::Arc;
 use cribwork_engine::Engine;
 use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{
-    Cf, Mutation, RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId, WriteBatch,
-};
+use cribwork_types::{Cf, Mutation, RangeDescriptor, RangeId, ReplicaId, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Body, Command, SplitCommand, decode_payload};
+use crate::command::{Command, decode_payload};
+use crate::effect::{Effect, RangeState, SplitEffect};
 use crate::error::RaftError;
 use crate::fate::{Applied, Fate};
 use crate::keys;
-use crate::members::with_members;
 use crate::node::NodeShared;
 use crate::options::APPLY_ROUND_BYTES_MAX;
 use crate::position::Position;
-use crate::records::{AppliedRecord, Members, Payload, ReplicaRecord};
+use crate::records::{AppliedRecord, Payload, ReplicaRecord};
 use crate::removal;
 use crate::replica::Replica;
 use crate::seed::{Seed, put_record};
@@ -208,9 +206,8 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
 /// State of one replica while a run of its entries is worked through.
 struct Working<'a> {
     shared: &'a NodeShared,
-    descriptor: Arc<RangeDescriptor>,
     replica: &'a Arc<Replica>,
-    applied: AppliedRecord,
+    state: RangeState,
     changed: bool,
     children: Vec<Child>,
     fates: Vec<(u64, Vec<Fate>)>,
@@ -225,9 +222,8 @@ fn prepare(
 ) -> Result<Prepared, (Done, RaftError)> {
     let mut working = Working {
         shared,
-        descriptor: replica.descriptor(),
         replica: &replica,
-        applied: replica.applied_record(),
+        state: RangeState { descriptor: replica.descriptor(), applied: replica.applied_record() },
         changed: false,
         children: Vec::new(),
         fates: Vec::new(),
@@ -248,12 +244,13 @@ fn prepare(
     let range = replica.range_id();
     if has(Bug::AppliedApart) {
         let mut apart = WriteBatch::new();
-        apart.put(Cf::State, keys::applied(range), working.applied.encode());
+        apart.put(Cf::State, keys::applied(range), working.state.applied.encode());
         let _ = shared.engine.write(&apart);
     } else {
-        batch.put(Cf::State, keys::applied(range), working.applied.encode());
+        batch.put(Cf::State, keys::applied(range), working.state.applied.encode());
     }
-    let Working { descriptor, applied, changed, children, fates, .. } = working;
+    let Working { state: RangeState { descriptor, applied }, changed, children, fates, .. } =
+        working;
     let descriptor = changed.then(|| descriptor.as_ref().clone());
     if let Some(descriptor) = &descriptor
         && !has(Bug::SplitNotWritten)
@@ -270,7 +267,10 @@ impl Working<'_> {
     fn entry(&mut self, entry: Committed, batch: &mut WriteBatch) -> Result<(), RaftError> {
         match entry.payload {
             Payload::Blank => {}
-            Payload::Members(members) => self.members(entry.position, members),
+            Payload::Members(members) => {
+                self.state.members(entry.position, members);
+                self.changed = true;
+            }
             Payload::Commands(bytes) => {
                 let (id, commands) = decode_payload(bytes)?;
                 let ours = id.nonce == self.shared.nonce;
@@ -286,16 +286,8 @@ impl Working<'_> {
                 }
             }
         }
-        self.applied.position = self.applied.position.max(Some(entry.position));
+        self.state.advance(entry.position);
         Ok(())
-    }
-
-    /// The descriptor follows the membership, in the same batch.
-    fn members(&mut self, position: Position, members: Members) {
-        self.descriptor = Arc::new(with_members(&self.descriptor, &members));
-        self.changed = true;
-        self.applied.members = members;
-        self.applied.members_at = Some(position);
     }
 
     fn command(
@@ -304,44 +296,31 @@ impl Working<'_> {
         command: Command,
         batch: &mut WriteBatch,
     ) -> Result<Fate, RaftError> {
-        let Command { evaluated, body } = command;
-        if evaluated.term != position.term && !has(Bug::StaleEvaluation) {
-            return Ok(Fate::StaleLeader);
-        }
-        let now = self.descriptor.epoch;
-        let stale = match &body {
-            Body::Write(_) if has(Bug::SkipEpochCheck) => false,
-            Body::Write(_) => evaluated.epoch.version != now.version,
-            Body::Split(_) => evaluated.epoch != now,
-            Body::Barrier => false,
-        };
-        if stale {
-            return Ok(Fate::StaleEpoch(Box::new(self.descriptor.as_ref().clone())));
-        }
-        match body {
-            Body::Write(_) if has(Bug::SkipApply) && self.is_left_out(position) => {}
-            Body::Write(write) => {
+        match self.state.command(position, command) {
+            Err(fate) => return Ok(fate),
+            Ok(Effect::Write(_)) if has(Bug::SkipApply) && self.is_left_out(position) => {}
+            Ok(Effect::Write(write)) => {
                 debug_assert!(
                     self.holds(&write),
                     "{} applies a write outside of its bounds",
-                    self.descriptor.id
+                    self.state.descriptor.id
                 );
                 batch.append(write);
             }
-            Body::Split(split) => return self.split(position, split, batch),
-            Body::Barrier => {}
+            Ok(Effect::Split(split)) => return self.split(*split, batch),
+            Ok(Effect::Nothing) => {}
         }
         Ok(Fate::Applied(Applied { index: position.index }))
     }
 
     /// Whether a write touches nothing but keys of this range.
     fn holds(&self, write: &WriteBatch) -> bool {
-        let span = &self.descriptor.span;
+        let span = &self.state.descriptor.span;
         let inside = |mutation: &Mutation| match mutation {
             Mutation::Put { key, .. } | Mutation::Delete { key, .. } => span.contains(key),
             Mutation::DeleteRange { range, .. } => span.covers(range),
         };
-        self.descriptor.id == RangeId::PLACEMENT || write.mutations.iter().all(inside)
+        self.state.descriptor.id == RangeId::PLACEMENT || write.mutations.iter().all(inside)
     }
 
     /// Another one in each replica.
@@ -349,66 +328,41 @@ impl Working<'_> {
         (position.index + self.replica.replica_id().get()).is_multiple_of(32)
     }
 
-    fn split(
-        &mut self,
-        position: Position,
-        split: SplitCommand,
-        batch: &mut WriteBatch,
-    ) -> Result<Fate, RaftError> {
-        if self.applied.members.voter_sets.len() != 1 && !has(Bug::SplitWhileJoint) {
-            return Ok(Fate::Refused("the range is changing its members"));
-        }
-        let proposer = self.descriptor.replica_on(split.leader);
-        if proposer.is_none_or(|proposer| proposer.role != ReplicaRole::Voter) {
-            return Ok(Fate::Refused("the proposer is no voter of the range"));
-        }
-        let made =
-            cribwork_router::split(&self.descriptor, &split.key, split.right, &split.replicas);
-        let Ok((left, right)) = made else {
-            return Ok(Fate::Refused("the split key or the new ids do not fit the range"));
-        };
-        if let Some(child) = self.seed(position, &right, split.leader, batch)? {
+    fn split(&mut self, split: SplitEffect, batch: &mut WriteBatch) -> Result<Fate, RaftError> {
+        if let Some(child) = self.seed(&split, batch)? {
             self.children.push(child);
         }
-        self.descriptor = Arc::new(left.clone());
         self.changed = true;
-        Ok(Fate::Split(Box::new((left, right))))
+        Ok(Fate::Split(Box::new((split.left, split.right))))
     }
 
     /// Adds the right side's replica on this store, unless it exists already (by a snapshot that
     /// overtook the split).
     fn seed(
         &self,
-        position: Position,
-        right: &RangeDescriptor,
-        leader: StoreId,
+        split: &SplitEffect,
         batch: &mut WriteBatch,
     ) -> Result<Option<Child>, RaftError> {
-        let here = self.shared.options.store;
-        let (Some(mine), Some(first)) = (right.replica_on(here), right.replica_on(leader)) else {
-            return Ok(None);
-        };
-        if self.shared.replica(right.id).is_some_and(|existing| existing.is_initialised()) {
+        let right = split.right.id;
+        if self.shared.replica(right).is_some_and(|existing| existing.is_initialised()) {
             return Ok(None);
         }
-        let buried = removal::tombstone(self.shared.engine.as_ref(), right.id)?;
-        if buried.is_some_and(|gone| gone >= mine.id) {
+        let keep_vote = has_vote(self.shared.engine.as_ref(), right)?;
+        let Some(seed) = split.seed(self.shared.options.store, keep_vote) else {
+            return Ok(None);
+        };
+        let buried = removal::tombstone(self.shared.engine.as_ref(), right)?;
+        if buried.is_some_and(|gone| gone >= seed.record.id) {
             // This member was removed before this store got to its beginning. Nobody else holds its
             // keys here: what covers them is the parent, which lets go of them now.
-            for (cf, span) in snapshot::parts(right) {
+            for (cf, span) in snapshot::parts(&split.right) {
                 batch.delete_range(cf, span);
             }
             return Ok(None);
         }
-        let seed = Seed {
-            record: ReplicaRecord { id: mine.id, initialised: true, descriptor: right.clone() },
-            leader: first.id,
-            term: position.term,
-            keep_vote: has_vote(self.shared.engine.as_ref(), right.id)?,
-        };
         let applied = seed.write(batch);
-        let leads_in = (mine.id == first.id && self.leads()).then_some(position.term);
-        Ok(Some(Child { seed, applied, leads_in }))
+        let leads = seed.record.id == seed.leader && self.leads();
+        Ok(Some(Child { seed, applied, leads_in: leads.then_some(split.term) }))
     }
 
     fn leads(&self) -> bool {

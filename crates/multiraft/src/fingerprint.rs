@@ -10,6 +10,7 @@ use cribwork_types::{Cf, RangeDescriptor, RangeId, ReplicaId};
 
 use crate::RaftError;
 use crate::keys;
+use crate::overlay::Overlay;
 use crate::records::{AppliedRecord, ReplicaRecord};
 use crate::snapshot::parts;
 
@@ -22,6 +23,8 @@ pub struct Fingerprint {
     pub replica: ReplicaId,
     /// Index of the last command that is in it; 0 if none is.
     pub applied_index: u64,
+    /// Term of that command.
+    pub applied_term: u64,
     /// CRC-32C over every key and value of the data families, and their number in the upper half.
     pub hash: u64,
 }
@@ -31,6 +34,11 @@ impl Fingerprint {
     pub fn range(&self) -> RangeId {
         self.descriptor.id
     }
+
+    /// How many keys it has, modulo 2^32.
+    pub fn rows(&self) -> u32 {
+        (self.hash >> 32) as u32
+    }
 }
 
 /// Fingerprints of all replicas with data in one view of a store. Reads everything: take your time.
@@ -38,43 +46,51 @@ impl Fingerprint {
 /// # Errors
 /// [`RaftError::Engine`] if the store cannot be read or a record in it is damaged.
 pub fn fingerprints(snapshot: &dyn EngineSnapshot) -> Result<Vec<Fingerprint>, RaftError> {
+    let view = Overlay::over(snapshot);
+    let records = records(&view)?.into_iter();
+    records.map(|record| fingerprint(&view, record)).collect()
+}
+
+/// Records of all replicas with data.
+pub(crate) fn records(view: &Overlay<'_>) -> Result<Vec<ReplicaRecord>, RaftError> {
     let mut all = Vec::new();
-    let mut cursor = snapshot.cursor(Cf::State, &keys::all_replicas());
-    let mut found = cursor.seek_to_first()?;
-    while found {
-        let record = Bytes::copy_from_slice(cursor.value());
-        let record = ReplicaRecord::decode(record)?;
+    let mut rows = view.rows(Cf::State, &keys::all_replicas());
+    while let Some((_, value)) = rows.next()? {
+        let record = ReplicaRecord::decode(Bytes::copy_from_slice(value))?;
         if record.initialised {
-            all.push(fingerprint(snapshot, record)?);
+            all.push(record);
         }
-        found = cursor.next()?;
     }
     Ok(all)
 }
 
-fn fingerprint(
-    snapshot: &dyn EngineSnapshot,
+/// How far a range is applied.
+pub(crate) fn applied(view: &Overlay<'_>, range: RangeId) -> Result<AppliedRecord, RaftError> {
+    let applied = view.get(Cf::State, &keys::applied(range))?;
+    Ok(applied.map(AppliedRecord::decode).transpose()?.unwrap_or_default())
+}
+
+pub(crate) fn fingerprint(
+    view: &Overlay<'_>,
     record: ReplicaRecord,
 ) -> Result<Fingerprint, RaftError> {
-    let applied = snapshot.get(Cf::State, &keys::applied(record.descriptor.id))?;
-    let applied = applied.map(AppliedRecord::decode).transpose()?;
+    let at = applied(view, record.descriptor.id)?.position.unwrap_or_default();
     let (mut sum, mut count) = (0, 0u32);
     for (cf, span) in parts(&record.descriptor) {
-        let mut cursor = snapshot.cursor(cf, &span);
-        let mut found = cursor.seek_to_first()?;
-        while found {
-            for part in [cursor.key(), cursor.value()] {
+        let mut rows = view.rows(cf, &span);
+        while let Some((key, value)) = rows.next()? {
+            for part in [key, value] {
                 sum = crc32c::crc32c_append(sum, &(part.len() as u64).to_be_bytes());
                 sum = crc32c::crc32c_append(sum, part);
             }
             count = count.wrapping_add(1);
-            found = cursor.next()?;
         }
     }
     Ok(Fingerprint {
         descriptor: record.descriptor,
         replica: record.id,
-        applied_index: applied.and_then(|applied| applied.position).map_or(0, |at| at.index),
+        applied_index: at.index,
+        applied_term: at.term,
         hash: u64::from(count) << 32 | u64::from(sum),
     })
 }

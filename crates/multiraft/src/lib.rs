@@ -8,6 +8,7 @@
 //! ```
 //!
 //! * [`MultiRaft`] is a node's set of replicas: registry, start-up, liveness driver.
+//! * [`compare`] tells whether stopped stores hold the same.
 //! * [`Replica`] is one of them: propose, read, split, transfer of leadership.
 //! * Modules under `raft` adapt openraft to the log, the state machine and the transport; they are
 //!   generic over openraft's async runtime, and everything else sees them through one trait.
@@ -21,7 +22,9 @@ mod acks;
 mod apply;
 mod calls;
 mod command;
+mod compare;
 mod driver;
+mod effect;
 mod error;
 mod fate;
 mod fingerprint;
@@ -35,6 +38,7 @@ mod metrics;
 mod node;
 mod observer;
 mod options;
+mod overlay;
 mod position;
 mod propose;
 mod raft;
@@ -46,6 +50,7 @@ mod seed;
 mod snapshot;
 mod split;
 
+pub use compare::{Comparison, Outcome, RangeComparison, ReplicaComparison, StoreView, compare};
 pub use error::RaftError;
 pub use fate::Applied;
 pub use fingerprint::{Fingerprint, fingerprints};
