@@ -115,6 +115,15 @@ impl Node {
         process.wait(STOP_LIMIT)
     }
 
+    /// Waits for the end of one that ends by itself.
+    ///
+    /// # Panics
+    /// If it was not started, or does not end.
+    #[track_caller]
+    pub fn reap(&mut self) -> Finished {
+        self.process.take().expect("a node that was started").wait(STOP_LIMIT)
+    }
+
     /// Starts it again, with the same flags.
     ///
     /// # Panics

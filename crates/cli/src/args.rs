@@ -36,6 +36,7 @@ Examples:
   cribwork init                        once, when all nodes of the list are started
   cribwork kv put greeting hello && cribwork kv get greeting
   cribwork ranges --output json
+  cribwork store compare d1 d2 d3      whether stopped nodes hold the same
 
 Exit status: 0 done, 1 failed, 2 an invariant is violated, 64 wrong usage.";
 
@@ -126,6 +127,9 @@ pub(crate) enum Command {
     /// Load a cluster and measure, or prove that it keeps its promises
     #[command(subcommand)]
     Workload(Workload),
+    /// Look at the data directories of stopped nodes, without changing them
+    #[command(subcommand, after_help = STORE_HELP)]
+    Store(Store),
 }
 
 const KV_HELP: &str = "\
@@ -144,6 +148,43 @@ separate worlds.
 Examples:
   cribwork txn put user/1 Ada
   cribwork txn scan user/ user0";
+
+const STORE_HELP: &str = "\
+Works on directories, not on a cluster: no --endpoints. A directory that a node is running on is refused;
+of others nothing is changed, not even a log's torn end. Every block that is read is checked.
+
+Examples:
+  cribwork store show /var/lib/cribwork
+  cribwork store compare node1/data node2/data node3/data --output json";
+
+/// Commands of `store`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Read all of one store and list families, files and ranges; exit 1 if anything is damaged
+    #[command(after_help = "\
+The fingerprint of a range is the number of its keys and a CRC-32C over all keys and values: two replicas
+that stand at the same index must have the same.")]
+    Show {
+        /// Data directory of a stopped node
+        dir: PathBuf,
+    },
+    /// Prove that the replicas on some stores are equal, byte for byte, at equal applied index
+    #[command(after_help = "\
+Nodes that stopped at different moments have applied different prefixes of the same log. Who is behind is
+brought up to the others first, in memory: by entries from the logs on these stores that are certainly
+committed, because one of them has applied them. ON DISK is what each store had applied by itself.
+
+A range that cannot be brought up, or of which only one replica is in these directories, is not compared;
+it is named, and the exit status is not 0.
+
+Exit status: 0 every range is equal on all stores that should hold it, 2 one differs, 1 a store cannot be
+opened or read, or not every range could be compared.")]
+    Compare {
+        /// Data directories of stopped nodes of one cluster; best of all of them
+        #[arg(required = true, num_args = 2.., value_name = "DIR")]
+        dirs: Vec<PathBuf>,
+    },
+}
 
 /// Commands of `kv` and of `txn`.
 #[derive(Debug, Subcommand)]

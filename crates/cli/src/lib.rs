@@ -20,6 +20,7 @@ mod run;
 mod shapes;
 mod signals;
 mod start;
+mod store;
 mod workload;
 
 pub use run::main;

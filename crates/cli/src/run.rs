@@ -11,7 +11,7 @@ use cribwork_types::Runtime;
 
 use crate::args::{Cli, Command, Global, LogForm};
 use crate::failure::{Failure, exit};
-use crate::{admin, data, demo, logging, start, workload};
+use crate::{admin, data, demo, logging, start, store, workload};
 
 /// What a command that talks to a cluster needs.
 pub(crate) struct Context {
@@ -90,6 +90,10 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
             log(&global, "warn")?;
             demo::demo(&global, &flags)
         }
+        Command::Store(asked) => {
+            log(&global, "warn")?;
+            store::store(&global, &asked)
+        }
         command => {
             log(&global, "warn")?;
             let tokio = tokio_runtime(1).map_err(|error| Failure::system("runtime", &error))?;
@@ -117,7 +121,9 @@ async fn dispatch(context: Context, command: Command) -> Result<(), Failure> {
         Command::Kv(data) => data::kv(context, data).await,
         Command::Txn(data) => data::txn(context, data).await,
         Command::Workload(workload) => workload::workload(context, workload).await,
-        Command::Demo(_) | Command::Start(_) => unreachable!("they have runtimes of their own"),
+        Command::Demo(_) | Command::Start(_) | Command::Store(_) => {
+            unreachable!("they have runtimes of their own, or need none")
+        }
     }
 }
 
@@ -140,6 +146,7 @@ mod tests {
             "workload bank --mode pessimistic",
             "explain range 1",
             "kv get 0xzz",
+            "store compare one",
             "status --log-level ]=[",
             "start --listen 0.0.0.0:1",
         ] {

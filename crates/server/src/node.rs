@@ -8,7 +8,7 @@ use std::time::Duration;
 use cribwork_engine::{Engine, EngineError, RocksEngine, Watched};
 use cribwork_multiraft::MultiRaft;
 use cribwork_proto::cribwork::admin::InitResponse;
-use cribwork_types::{ClusterId, Runtime, RuntimeExt, StoreId};
+use cribwork_types::{ClusterId, CodedError, Runtime, RuntimeExt, StoreId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
@@ -158,7 +158,8 @@ fn reachable_http(address: &str, http: SocketAddr) -> String {
 /// A failed fsync may have dropped the pages that it was to write, and a damaged block may have neighbours:
 /// answering on would be lying.
 fn end_process(error: EngineError) {
-    tracing::error!(%error, "disk error: stopping rather than serving what may be lost");
+    let (code, hint) = (error.code(), error.hint());
+    tracing::error!(%error, code, hint, "disk error: stopping rather than serving what may be lost");
     std::process::exit(EXIT_DISK_FAILED);
 }
 

@@ -9,8 +9,10 @@
 mod bank;
 mod commands;
 mod crash;
+mod damage;
 mod histories;
 mod refusal;
 mod shutdown;
+mod stores;
 mod tikv_rust;
 mod wire;
