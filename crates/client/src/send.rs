@@ -199,11 +199,17 @@ impl Core {
         };
         let outcome = match (opened, slot.channel.get()) {
             (Err(error), _) => Err(unsent(error)),
+            // Sent now, nobody would wait for the answer, and a write would have an unknown outcome.
+            _ if limit.is_zero() => {
+                let why = format!("the time was up before store {} was asked", replica.store);
+                return Ok(Err(Setback::new(Pause::Grow, why)));
+            }
             (Ok(()), None) => Err(ChannelError::Unsent("the channel is closed".to_owned())),
             (Ok(()), Some(channel)) => {
                 let sent = request.into_wire().send(&**channel);
                 self.runtime.timeout(limit, sent).await.unwrap_or_else(|_| {
-                    let why = format!("store {} is silent for {limit:?}", replica.store);
+                    let (store, limit_ms) = (replica.store, limit.as_millis());
+                    let why = format!("store {store} has not answered within {limit_ms} ms");
                     Err(ChannelError::Unknown(why))
                 })
             }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_proto::errorpb::{self, Error};
+use cribwork_proto::kvrpcpb;
 use cribwork_types::{KeyRange, Runtime};
 
+use crate::request::Effect;
 use crate::testing::{Cluster, Fault, bytes};
 use crate::{Client, ClientError};
 
@@ -170,6 +172,24 @@ async fn a_call_ends_when_its_time_is_up() {
     assert!(matches!(outcome, Err(ClientError::Timeout { .. })), "{outcome:?}");
     let took = cluster.runtime.now();
     assert!(took > Duration::from_secs(9) && took <= Duration::from_secs(10), "{took:?}");
+}
+
+/// Nothing is sent whose answer nobody would wait for: of a write, the outcome would be unknown.
+#[tokio::test(start_paused = true)]
+async fn a_call_without_time_left_sends_nothing_and_says_so() {
+    let (cluster, client) = warm(&[]).await;
+    let core = client.core();
+    let mut call = core.call("raw put", Effect::Once);
+    call.deadline = cluster.runtime.now();
+    let (key, value) = (bytes("a"), bytes("1"));
+    let request = kvrpcpb::RawPutRequest { key: key.clone(), value, ..Default::default() };
+    match core.send_key(&mut call, &key, &request).await {
+        Err(ClientError::Timeout { why, .. }) => {
+            assert_eq!(why, "the time was up before store 1 was asked");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(cluster.sent("RawPut"), 0);
 }
 
 #[tokio::test(start_paused = true)]
