@@ -25,7 +25,7 @@ const DISK_MIB: u32 = 1024;
 /// How long nodes may take until every range has a leader.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a node may take to hand over and end.
-const TERMINATE_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const TERMINATE_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::kind::{KINDS, Kind};
 use crate::report::{FaultRow, LoadRow, Report, Verdict};
+use crate::stores::Compared;
 use crate::timeline::{Band, escape, hue, svg};
 
 const STYLE: &str = "\
@@ -40,6 +41,7 @@ pub(crate) fn page(report: &Report) -> String {
     );
     problems(report, &mut page);
     loads(&report.loads, &mut page);
+    stores(report.stores.as_ref(), &mut page);
     page.push_str("<h2>Operations per second of the register workload, with the faults</h2>\n");
     page.push_str(&svg(&report.ops_per_second, &bands(&report.faults)));
     kinds(report, &mut page);
@@ -76,6 +78,16 @@ fn loads(loads: &[LoadRow], page: &mut String) {
         }
     }
     page.push_str("</table>\n");
+}
+
+fn stores(compared: Option<&Compared>, page: &mut String) {
+    page.push_str("<h2>What is on the disks of the stopped nodes</h2>\n");
+    let (class, told) = match compared {
+        Some(compared) if compared.exit == Some(0) => ("", compared.told()),
+        Some(compared) => (" class=\"bad\"", format!("{}\n{}", compared.told(), compared.said)),
+        None => (" class=\"bad\"", "not compared".to_owned()),
+    };
+    let _ = writeln!(page, "<pre{class}>{}</pre>", escape(&told));
 }
 
 /// The fields of a workload's report that matter here.
@@ -213,6 +225,9 @@ mod tests {
             problems: vec!["node1: thread 'x' panicked & died".into()],
             ..Findings::default()
         };
+        let stores =
+            Compared { equal: 20, ranges: 21, different: 1, exit: Some(2), ..Default::default() };
+        let findings = Findings { stores: Some(stores), ..findings };
         let page = page(&Report::new(findings, &Seen::default()));
         for words in [
             "seed 77",
@@ -222,6 +237,7 @@ mod tests {
             "panicked &amp; died",
             "linearizable: 7 checked, 0 violations",
             "max_gap_ms 12.5",
+            "20 of 21 ranges equal on all stopped stores, 1 different",
         ] {
             assert!(page.contains(words), "{words}: {page}");
         }

@@ -35,6 +35,9 @@ pub(crate) enum Kind {
     SlowDisk,
     FailingDisk,
     DiskFull,
+    #[serde(rename = "bit-flip-sst")]
+    BitFlipTable,
+    BitFlipLog,
     PowerCutOne,
     PowerCutAll,
     RollingRestart,
@@ -42,7 +45,7 @@ pub(crate) enum Kind {
 }
 
 /// All of them, in the order of [`Kind`].
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 18] = [
     Kind::KillOne,
     Kind::KillMajority,
     Kind::KillAll,
@@ -55,6 +58,8 @@ pub(crate) const KINDS: [Kind; 16] = [
     Kind::SlowDisk,
     Kind::FailingDisk,
     Kind::DiskFull,
+    Kind::BitFlipTable,
+    Kind::BitFlipLog,
     Kind::PowerCutOne,
     Kind::PowerCutAll,
     Kind::RollingRestart,
@@ -77,6 +82,8 @@ impl Kind {
             Kind::SlowDisk => "slow-disk",
             Kind::FailingDisk => "failing-disk",
             Kind::DiskFull => "disk-full",
+            Kind::BitFlipTable => "bit-flip-sst",
+            Kind::BitFlipLog => "bit-flip-log",
             Kind::PowerCutOne => "power-cut-one",
             Kind::PowerCutAll => "power-cut-all",
             Kind::RollingRestart => "rolling-restart",
@@ -103,6 +110,10 @@ impl Kind {
             Kind::SlowDisk => "one node writes at most 256 KiB and 40 times a second",
             Kind::FailingDisk => "fsync, fdatasync and writes of one node fail with EIO",
             Kind::DiskFull => "the disk of one node is full, then has room again",
+            Kind::BitFlipTable => {
+                "one bit of a table file of one node is flipped, then flipped back"
+            }
+            Kind::BitFlipLog => "one bit of the log of one node is flipped, then flipped back",
             Kind::PowerCutOne => {
                 "the disk of one node loses all that was not synced, then a restart"
             }
@@ -122,6 +133,8 @@ impl Kind {
             Kind::Partition | Kind::PartitionOneWay | Kind::PartitionLeader => (2000, 8000),
             Kind::Loss | Kind::SlowDisk | Kind::DiskFull | Kind::Admin => (4000, 8000),
             Kind::ClockJump | Kind::FailingDisk => (2000, 6000),
+            Kind::BitFlipTable => (4000, 8000),
+            Kind::BitFlipLog => (200, 3000),
             Kind::RollingRestart => (500, 1500),
         }
     }
@@ -130,7 +143,7 @@ impl Kind {
     pub(crate) fn needs(self) -> &'static [Need] {
         match self {
             Kind::KillOne | Kind::KillMajority | Kind::KillAll | Kind::Pause => &[],
-            Kind::RollingRestart | Kind::Admin => &[],
+            Kind::RollingRestart | Kind::Admin | Kind::BitFlipTable | Kind::BitFlipLog => &[],
             Kind::Partition | Kind::PartitionOneWay | Kind::PartitionLeader | Kind::Loss => {
                 &[Need::Network]
             }

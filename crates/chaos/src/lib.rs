@@ -6,7 +6,8 @@
 //!
 //! Data flow: `args` -> `probe` says what is possible -> `cluster` makes network, disks and nodes
 //! -> `load` starts the workloads -> `schedule` chooses faults from the seed and `nemesis` does
-//! them -> the workloads judge what they saw -> `gaps` lays the faults over the history -> `report`.
+//! them -> the workloads judge what they saw -> `stores` compares what is left on the stopped nodes' disks
+//! -> `gaps` lays the faults over the history -> `report`.
 //!
 //! Invariant: whatever ends a run (success, failure, Ctrl-C), processes, mounts, loop devices, cgroups
 //! and namespaces are gone afterwards: each has an owner that removes it when dropped.
@@ -20,6 +21,7 @@
 mod args;
 mod clock;
 mod cluster;
+mod damage;
 mod disk;
 mod eio;
 mod gaps;
@@ -38,6 +40,7 @@ mod run;
 mod schedule;
 mod shell;
 mod stop;
+mod stores;
 mod throttle;
 mod timeline;
 

@@ -7,13 +7,13 @@ use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::clock;
 use crate::cluster::{Cluster, READY_LIMIT};
 use crate::kind::Kind;
 use crate::nft::Rule;
 use crate::process::Process;
 use crate::schedule::{Fault, victim, victims};
 use crate::throttle::Throttle;
+use crate::{clock, damage};
 
 /// Packets lost of a hundred.
 const LOSS_PERCENT: u32 = 30;
@@ -54,21 +54,17 @@ pub(crate) fn strike(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<Don
     let begun_ms = unix_ms();
     let target = act(cluster, fault).with_context(|| format!("fault {}", fault.kind.name()))?;
     let undone_ms = unix_ms();
-    let (mut notes, mut problems) = (Vec::new(), Vec::new());
-    let mut target = target;
-    if let Some(problem) = target.problem.take() {
-        problems.push(problem);
-    }
+    let Target { name: target, mut notes, mut problems } = target;
     let recovered = recover(cluster, fault.kind, &mut notes, &mut problems)?;
     let ready_ms = unix_ms();
-    let target = target.name;
     Ok(Done { kind: fault.kind, target, begun_ms, undone_ms, ready_ms, notes, problems, recovered })
 }
 
 /// What a fault hit.
-struct Target {
+pub(crate) struct Target {
     name: String,
-    problem: Option<String>,
+    notes: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Target {
@@ -76,8 +72,18 @@ impl Target {
         Self::new(cluster.nodes[number].setup.name.clone())
     }
 
-    fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), problem: None }
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), notes: Vec::new(), problems: Vec::new() }
+    }
+
+    /// Adds what was to be expected.
+    pub(crate) fn note(&mut self, said: String) {
+        self.notes.push(said);
+    }
+
+    /// Adds what should not have happened.
+    pub(crate) fn problem(&mut self, said: String) {
+        self.problems.push(said);
     }
 }
 
@@ -131,6 +137,8 @@ fn act(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<Target> {
         Kind::SlowDisk => slow_disk(cluster, fault, one),
         Kind::FailingDisk => failing_disk(cluster, fault, one),
         Kind::DiskFull => disk_full(cluster, fault, one),
+        Kind::BitFlipTable => damage::flip_table(cluster, fault, one),
+        Kind::BitFlipLog => damage::flip_log(cluster, fault, one),
         Kind::RollingRestart => rolling_restart(cluster, fault, one),
         Kind::Admin => admin(cluster, fault),
     }
@@ -156,7 +164,7 @@ fn kill(cluster: &mut Cluster, fault: &Fault, numbers: &[usize]) -> anyhow::Resu
     Ok(Target::new(names(cluster, numbers)))
 }
 
-/// Cuts the disks of some nodes off, and with them the nodes; then everything starts again.
+/// Cuts the disks of some nodes off, and with them the nodes; then the power is back, and nothing runs.
 ///
 /// The nodes are stopped first. An fdatasync that is under way when ext4 is cut off may succeed though its
 /// data are lost (Linux 6.18: in 2 of 40 cuts of one process that appends and syncs; in 0 of 40 if it is
@@ -173,15 +181,16 @@ pub(crate) fn cut(cluster: &mut Cluster, hold: Duration, numbers: &[usize]) -> a
     }
     cluster.stop.sleep(hold)?;
     for number in numbers {
-        let node = &mut cluster.nodes[*number];
-        node.disk.as_ref().context("no disk")?.remount(&cluster.stop)?;
-        node.start()?;
+        cluster.nodes[*number].disk.as_ref().context("no disk")?.remount(&cluster.stop)?;
     }
     Ok(())
 }
 
 fn power_cut(cluster: &mut Cluster, hold: Duration, numbers: &[usize]) -> anyhow::Result<Target> {
     cut(cluster, hold, numbers)?;
+    for number in numbers {
+        cluster.nodes[*number].start()?;
+    }
     Ok(Target::new(names(cluster, numbers)))
 }
 
@@ -266,7 +275,7 @@ fn rolling_restart(cluster: &mut Cluster, fault: &Fault, one: usize) -> anyhow::
     for step in 0..nodes {
         if let Err(error) = cluster.bounce((one + step) % nodes, fault.hold) {
             cluster.stop.check()?;
-            target.problem = Some(format!("{error:#}"));
+            target.problem(format!("{error:#}"));
             break;
         }
     }

@@ -17,6 +17,7 @@ use crate::nemesis::{cut, unix_ms};
 use crate::report::Verdict;
 use crate::run::{keep_logs, possible, shape};
 use crate::stop::Stop;
+use crate::stores::{Compared, compare};
 
 /// Load around one cut.
 const LOAD: Duration = Duration::from_secs(8);
@@ -37,18 +38,21 @@ struct Cut {
     exit: Option<i32>,
     /// What the bank says.
     bank: Option<Value>,
+    /// Whether the stores were equal, as the cut had left them, before any node was started on them.
+    stores: Compared,
     /// What should not have happened.
     problems: Vec<String>,
 }
 
 impl Cut {
     fn verdict(&self) -> Verdict {
-        match self.exit {
+        let bank = match self.exit {
             _ if !self.problems.is_empty() => Verdict::Violated,
             Some(0) => Verdict::Holds,
             Some(2) => Verdict::Violated,
             _ => Verdict::Unchecked,
-        }
+        };
+        bank.worse(self.stores.verdict())
     }
 }
 
@@ -59,6 +63,8 @@ struct Summary {
     verdict: Verdict,
     seed: u64,
     cuts: Vec<Cut>,
+    /// Whether the stores are equal in the end, after all nodes were told to stop.
+    stores: Option<Compared>,
 }
 
 /// Cuts the power as often as asked for, or until something is wrong.
@@ -89,9 +95,10 @@ pub(crate) fn run(asked: &PowerCuts, stop: &Stop) -> anyhow::Result<Verdict> {
         let cut = one(&mut cluster, number, random.random_range(OFF_MS.0..=OFF_MS.1), load)?;
         verdict = cut.verdict();
         eprintln!(
-            "cut {number} of {}: {verdict:?}, whole again after {:.0} ms",
+            "cut {number} of {}: {verdict:?}, whole again after {:.0} ms; {}",
             asked.count,
-            cut.recovery_ms.unwrap_or(f64::NAN)
+            cut.recovery_ms.unwrap_or(f64::NAN),
+            cut.stores.told()
         );
         cuts.push(cut);
         if verdict != Verdict::Holds {
@@ -103,9 +110,17 @@ pub(crate) fn run(asked: &PowerCuts, stop: &Stop) -> anyhow::Result<Verdict> {
             std::fs::rename(&path, out.join(format!("bank-{number}.{ending}")))?;
         }
     }
+    let mut stores = None;
+    if verdict == Verdict::Holds {
+        let problems = cluster.terminate();
+        ensure!(problems.is_empty(), "{}", problems.join("; "));
+        let compared = compare(&cluster)?;
+        verdict = verdict.worse(compared.verdict());
+        stores = Some(compared);
+    }
     keep_logs(&shape.directory, &out);
     drop(cluster);
-    let summary = Summary { ok: verdict == Verdict::Holds, verdict, seed, cuts };
+    let summary = Summary { ok: verdict == Verdict::Holds, verdict, seed, cuts, stores };
     std::fs::write(out.join("report.json"), serde_json::to_vec(&summary)?)?;
     if summary.ok && !asked.common.keep_data {
         std::fs::remove_dir_all(&shape.directory)?;
@@ -117,7 +132,11 @@ pub(crate) fn run(asked: &PowerCuts, stop: &Stop) -> anyhow::Result<Verdict> {
 fn one(cluster: &mut Cluster, number: u32, off_ms: u64, load: Load) -> anyhow::Result<Cut> {
     let all: Vec<_> = (0..cluster.nodes.len()).collect();
     cut(cluster, Duration::from_millis(off_ms), &all)?;
+    let stores = compare(cluster)?;
     let restarted_ms = unix_ms();
+    for node in &mut cluster.nodes {
+        node.start()?;
+    }
     let mut problems = Vec::new();
     let recovery_ms = match cluster.wait_ready(READY_LIMIT) {
         Ok(()) => Some((unix_ms() - restarted_ms).round()),
@@ -132,7 +151,10 @@ fn one(cluster: &mut Cluster, number: u32, off_ms: u64, load: Load) -> anyhow::R
         eprintln!("{}", ended.said);
     }
     problems.extend(cluster.panics());
-    Ok(Cut { number, recovery_ms, exit: ended.code, bank: ended.report, problems })
+    if !stores.said.is_empty() {
+        eprintln!("{}", stores.said);
+    }
+    Ok(Cut { number, recovery_ms, exit: ended.code, bank: ended.report, stores, problems })
 }
 
 fn print(summary: &Summary, format: Format) -> anyhow::Result<()> {
@@ -156,8 +178,15 @@ fn print(summary: &Summary, format: Format) -> anyhow::Result<()> {
             field("acknowledged_lost"),
             field("ok")
         );
+        println!("cut {}: {}", cut.number, cut.stores.told());
         for problem in &cut.problems {
             println!("PROBLEM {problem}");
+        }
+    }
+    if let Some(stores) = &summary.stores {
+        println!("in the end: {}", stores.told());
+        if !stores.said.is_empty() {
+            println!("PROBLEM {}", stores.said);
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::gaps::Seen;
 use crate::kind::Kind;
 use crate::load::Ended;
 use crate::nemesis::Done;
+use crate::stores::Compared;
 
 /// What a run proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +21,17 @@ pub(crate) enum Verdict {
     Violated,
     /// A workload could not judge.
     Unchecked,
+}
+
+impl Verdict {
+    /// The worse of two.
+    pub(crate) fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Verdict::Violated, _) | (_, Verdict::Violated) => Verdict::Violated,
+            (Verdict::Unchecked, _) | (_, Verdict::Unchecked) => Verdict::Unchecked,
+            (Verdict::Holds, Verdict::Holds) => Verdict::Holds,
+        }
+    }
 }
 
 /// A fault that was done. Times are seconds since the load began.
@@ -86,6 +98,8 @@ pub(crate) struct Report {
     pub(crate) not_reached: Vec<Kind>,
     pub(crate) faults: Vec<FaultRow>,
     pub(crate) loads: Vec<LoadRow>,
+    /// Whether the stores of the stopped nodes were equal in the end; null if they were not compared.
+    pub(crate) stores: Option<Compared>,
     /// What should not have happened, beside what the workloads found.
     pub(crate) problems: Vec<String>,
     /// Acknowledged operations of the register workload in each second of the load.
@@ -103,6 +117,7 @@ pub(crate) struct Findings {
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) done: Vec<Done>,
     pub(crate) loads: Vec<Ended>,
+    pub(crate) stores: Option<Compared>,
     pub(crate) problems: Vec<String>,
 }
 
@@ -117,7 +132,8 @@ impl Report {
         }
         let kinds = by_kind(&faults);
         let met = |kind: &Kind| kinds.iter().any(|row| row.kind == *kind);
-        let verdict = verdict(&findings.loads, &problems);
+        let stores = findings.stores.as_ref().map_or(Verdict::Unchecked, Compared::verdict);
+        let verdict = verdict(&findings.loads, &problems).worse(stores);
         Self {
             verdict,
             ok: verdict == Verdict::Holds,
@@ -128,6 +144,7 @@ impl Report {
             not_reached: findings.kinds.into_iter().filter(|kind| !met(kind)).collect(),
             skipped: findings.skipped,
             loads: findings.loads.into_iter().map(LoadRow::from).collect(),
+            stores: findings.stores,
             ops_per_second: seen.per_second(),
             kinds,
             faults,
@@ -152,6 +169,7 @@ impl Report {
             "bank": load("bank"),
             "register": load("register"),
             "append": load("append"),
+            "stores": self.stores,
         })
     }
 }
@@ -255,6 +273,7 @@ mod tests {
             kinds: vec![Kind::Pause, Kind::Loss],
             done: vec![done(Kind::Pause, 12_000.0), done(Kind::Pause, 20_000.0)],
             loads: vec![ended(Some(0))],
+            stores: Some(Compared { exit: Some(0), ..Compared::default() }),
             ..Findings::default()
         };
         let report = Report::new(findings, &Seen::default());
@@ -263,6 +282,12 @@ mod tests {
         let [row] = &report.kinds[..] else { panic!("{report:?}") };
         assert_eq!((row.kind, row.runs, row.recovery_ms_max), (Kind::Pause, 2, 1500.0));
         assert_eq!((report.faults[0].start_s, report.faults[0].end_s), (2.0, 4.0));
+        let unequal = Some(Compared { exit: Some(2), ..Compared::default() });
+        for (stores, verdict) in [(None, Verdict::Unchecked), (unequal, Verdict::Violated)] {
+            let loads = vec![ended(Some(0))];
+            let findings = Findings { loads, stores, ..Findings::default() };
+            assert_eq!(Report::new(findings, &Seen::default()).verdict, verdict);
+        }
         let summary = report.summary();
         assert_eq!(summary["gap_ms"]["pause"], 0.0);
         assert_eq!(summary["bank"]["ok"], true);

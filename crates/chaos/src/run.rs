@@ -19,6 +19,7 @@ use crate::probe::Capabilities;
 use crate::report::{Findings, Report, Skipped, Verdict};
 use crate::schedule::Schedule;
 use crate::stop::Stop;
+use crate::stores::compare;
 use crate::{html, power_cuts};
 
 /// Load after the last fault, so that its recovery is seen.
@@ -157,6 +158,7 @@ fn run(options: &Run, stop: &Stop) -> anyhow::Result<Verdict> {
     findings.loads = ended?;
     findings.problems.extend(cluster.terminate());
     stop.check()?;
+    compare_stores(&cluster, &mut findings);
     findings.problems.extend(cluster.panics());
     keep_logs(&shape.directory, &out);
     drop(cluster);
@@ -167,6 +169,17 @@ fn run(options: &Run, stop: &Stop) -> anyhow::Result<Verdict> {
     }
     print(&report, &out, options.common.output);
     Ok(report.verdict)
+}
+
+/// Looks at the disks of the nodes, all of which have ended.
+fn compare_stores(cluster: &Cluster, findings: &mut Findings) {
+    match compare(cluster) {
+        Ok(compared) => {
+            eprintln!("{}", compared.told());
+            findings.stores = Some(compared);
+        }
+        Err(error) => findings.problems.push(format!("the stores cannot be compared: {error:#}")),
+    }
 }
 
 fn start_loads(
@@ -298,7 +311,12 @@ fn print(report: &Report, out: &Path, format: Format) {
             for skipped in &report.skipped {
                 println!("{:18} SKIP: {}", skipped.kind.name(), skipped.reason);
             }
-            for problem in &report.problems {
+            if let Some(stores) = &report.stores {
+                println!("{}", stores.told());
+            }
+            let unequal = report.stores.iter().map(|stores| &stores.said);
+            let unequal = unequal.filter(|said| !said.is_empty());
+            for problem in report.problems.iter().chain(unequal) {
                 println!("PROBLEM {problem}");
             }
             println!("report {}", page.display());
