@@ -2,35 +2,15 @@
 
 use cribwork_types::{RangeId, StoreId};
 
-/// Something to be done to a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operator {
-    /// Have another replica lead.
-    TransferLeader {
-        /// The range.
-        range: RangeId,
-        /// The store that leads.
-        from: StoreId,
-        /// The store that shall lead.
-        to: StoreId,
-    },
-}
-
-impl Operator {
-    /// The range it is about.
-    pub const fn range(&self) -> RangeId {
-        match self {
-            Operator::TransferLeader { range, .. } => *range,
-        }
-    }
-}
+use crate::Operator;
 
 /// A store that was considered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The store.
     pub store: StoreId,
-    /// How many of the compared ranges it leads, transfers in flight counted as done. Lower is better.
+    /// What it was compared by, operators in flight counted as done: for leaders, how many of the
+    /// compared ranges it leads; for replicas, its load in bytes. Lower is better.
     pub score: u64,
     /// Why it was not chosen; `None` for the one that was.
     pub rejected_because: Option<String>,
@@ -47,8 +27,21 @@ pub struct Decision {
     pub operator: Option<Operator>,
     /// The store chosen among the candidates.
     pub chosen: Option<StoreId>,
-    /// Every store but the current leader's, by id.
+    /// The stores that were weighed, by id.
     pub candidates: Vec<Candidate>,
     /// The decision in one sentence.
     pub summary: String,
+}
+
+impl Decision {
+    /// Nothing is to be done to `range`, because of `why`.
+    pub(crate) fn nothing(
+        range: RangeId,
+        scheduler: &'static str,
+        candidates: Vec<Candidate>,
+        why: impl std::fmt::Display,
+    ) -> Self {
+        let summary = format!("range {range}: {why}");
+        Self { subject: range, scheduler, operator: None, chosen: None, candidates, summary }
+    }
 }

@@ -36,6 +36,12 @@ pub enum PlacementError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A number of replicas that no range may have.
+    #[error("{asked} is no replication factor")]
+    BadReplicationFactor {
+        /// The number.
+        asked: u64,
+    },
 }
 
 impl CodedError for PlacementError {
@@ -49,6 +55,7 @@ impl CodedError for PlacementError {
             PlacementError::NoClusterId => "CW-PLACEMENT-CLUSTER-ID",
             PlacementError::NoStores => "CW-PLACEMENT-NO-STORES",
             PlacementError::BadStore { .. } => "CW-PLACEMENT-BAD-STORE",
+            PlacementError::BadReplicationFactor { .. } => "CW-PLACEMENT-REPLICATION-FACTOR",
         }
     }
 
@@ -73,6 +80,7 @@ impl CodedError for PlacementError {
             PlacementError::BadStore { .. } => {
                 "give every store its own id above zero and its own address"
             }
+            PlacementError::BadReplicationFactor { .. } => "choose 1, 3 or 5",
         }
     }
 }

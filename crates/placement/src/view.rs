@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaDescriptor, StoreId};
 
-use crate::Operator;
+use crate::{Operator, PlacementPolicy};
 
 /// Where a store is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ pub struct StoreView {
     pub zone: String,
     /// Where it is in its life.
     pub state: StoreState,
-    /// Time since its last heartbeat, milliseconds.
+    /// Time since its last heartbeat, or since placement's leader began to listen, milliseconds.
     pub heartbeat_age_ms: u64,
     /// Ranges that it said it leads. Schedulers count in [`ClusterView::ranges`] instead, which they
     /// see at one instant.
@@ -62,6 +62,19 @@ pub struct StoreView {
     pub capacity_bytes: u64,
 }
 
+impl StoreView {
+    /// True if it was heard of a moment ago, whatever it is about to do.
+    pub fn is_live(&self, policy: &PlacementPolicy) -> bool {
+        !matches!(self.state, StoreState::Down | StoreState::Decommissioned)
+            && self.heartbeat_age_ms <= policy.leaders.heartbeat_age_max_ms
+    }
+
+    /// True if it is in service, so that leaders may move here.
+    pub fn may_lead(&self, policy: &PlacementPolicy) -> bool {
+        self.state == StoreState::Up && self.is_live(policy)
+    }
+}
+
 /// One range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeView {
@@ -71,6 +84,10 @@ pub struct RangeView {
     pub leader: Option<ReplicaDescriptor>,
     /// The term of that leader.
     pub term: u64,
+    /// Bytes of its data, estimated.
+    pub size_bytes: u64,
+    /// Time since its descriptor last changed, or since it is known, milliseconds.
+    pub unchanged_ms: u64,
 }
 
 /// All that the schedulers decide by. No store and no range is listed twice.
@@ -84,4 +101,16 @@ pub struct ClusterView {
     pub operators: Vec<Operator>,
     /// Ranges to leave alone for a while, because something was done or failed to be done to them.
     pub recently_moved: BTreeSet<RangeId>,
+}
+
+impl ClusterView {
+    /// The store with this id.
+    pub fn store(&self, id: StoreId) -> Option<&StoreView> {
+        self.stores.iter().find(|store| store.id == id)
+    }
+
+    /// The range with this id.
+    pub fn range(&self, id: RangeId) -> Option<&RangeView> {
+        self.ranges.iter().find(|range| range.descriptor.id == id)
+    }
 }

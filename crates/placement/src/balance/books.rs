@@ -94,11 +94,16 @@ impl<'a> Books<'a> {
     }
 
     fn enter_ranges(&mut self) {
-        let mut in_flight: BTreeMap<RangeId, StoreId> = BTreeMap::new();
-        for Operator::TransferLeader { range, from, to } in &self.view.operators {
-            in_flight.insert(*range, *to);
-            for store in [from, to] {
-                if let Some(index) = self.index(*store) {
+        // Where leaders go; none for operators of another kind.
+        let mut in_flight: BTreeMap<RangeId, Option<StoreId>> = BTreeMap::new();
+        for operator in &self.view.operators {
+            let to = match operator {
+                Operator::TransferLeader { to, .. } => Some(*to),
+                Operator::ChangeReplicas { .. } => None,
+            };
+            in_flight.insert(operator.range(), to);
+            for store in operator.stores() {
+                if let Some(index) = self.index(store) {
                     self.operators[index] += 1;
                 }
             }
@@ -109,8 +114,9 @@ impl<'a> Books<'a> {
             if descriptor.span.start == top {
                 continue;
             }
-            let transfer = in_flight.get(&descriptor.id).copied();
-            let leader_store = transfer.or(range.leader.map(|leader| leader.store));
+            let in_flight = in_flight.get(&descriptor.id);
+            let leader_store =
+                in_flight.copied().flatten().or(range.leader.map(|leader| leader.store));
             let leader = leader_store.and_then(|store| self.index(store));
             if let Some(leader) = leader {
                 self.leaders[leader] += 1;
@@ -121,7 +127,9 @@ impl<'a> Books<'a> {
                 leader_store,
                 voters: descriptor.voters().filter_map(|voter| self.index(voter.store)).collect(),
                 group: None,
-                movable: transfer.is_none() && !self.view.recently_moved.contains(&descriptor.id),
+                movable: in_flight.is_none()
+                    && !descriptor.is_joint()
+                    && !self.view.recently_moved.contains(&descriptor.id),
             });
         }
     }

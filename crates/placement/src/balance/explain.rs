@@ -70,6 +70,8 @@ pub fn explain_leader(
     let item = books.items.iter().find(|item| item.descriptor.id == range)?;
     let why = if view.operators.iter().any(|operator| operator.range() == range) {
         "an operator for it is in flight".to_owned()
+    } else if seen.descriptor.is_joint() {
+        "its members are changing".to_owned()
     } else if !item.movable {
         "it was moved recently".to_owned()
     } else {

@@ -41,7 +41,7 @@ fn range(id: u64, start: Bytes, stores: &[u64], leader: u64) -> RangeView {
         replicas: stores.iter().map(replica).collect(),
     };
     let leader = descriptor.replica_on(StoreId(leader));
-    RangeView { descriptor: Arc::new(descriptor), leader, term: 1 }
+    RangeView { descriptor: Arc::new(descriptor), leader, term: 1, ..RangeView::default() }
 }
 
 /// `n` ungrouped ranges and the one on top, on stores 1, 2, 3, all led by store 1.
@@ -72,7 +72,9 @@ fn spread(leaders: &BTreeMap<u64, u64>) -> u64 {
 }
 
 fn transfer(view: &mut ClusterView, operator: Operator) {
-    let Operator::TransferLeader { range, from, to } = operator;
+    let Operator::TransferLeader { range, from, to } = operator else {
+        panic!("leader balance changes no replicas: {operator:?}");
+    };
     let range = view.ranges.iter_mut().find(|seen| seen.descriptor.id == range).unwrap();
     assert_eq!(range.leader.unwrap().store, from);
     range.leader = range.descriptor.replica_on(to);
@@ -260,10 +262,9 @@ fn check_limits(view: &ClusterView, policy: &BalancePolicy) {
     let mut per_store: BTreeMap<StoreId, usize> = BTreeMap::new();
     let mut ranges = BTreeSet::new();
     for operator in &view.operators {
-        let Operator::TransferLeader { range, from, to } = operator;
-        assert!(ranges.insert(*range), "two operators for range {range}");
-        *per_store.entry(*from).or_default() += 1;
-        *per_store.entry(*to).or_default() += 1;
+        let range = operator.range();
+        assert!(ranges.insert(range), "two operators for range {range}");
+        operator.stores().for_each(|store| *per_store.entry(store).or_default() += 1);
     }
     assert!(per_store.values().all(|count| *count <= policy.operators_per_store_max));
 }
@@ -410,4 +411,20 @@ fn explanations_also_say_why_nothing_happens() {
     view.ranges[0].leader = None;
     assert!(why(&view, 1).summary.contains("not known"));
     assert_eq!(explain_leader(&view, &policy, RangeId(99)), None);
+}
+
+#[test]
+fn ranges_whose_members_change_keep_their_leader() {
+    let mut view = fresh(2);
+    let policy = BalancePolicy::default();
+    let (range, add, remove) = (RangeId(1), Some(StoreId(4)), Some(StoreId(2)));
+    view.operators = vec![Operator::ChangeReplicas { range, add, remove }];
+    let subjects: Vec<_> =
+        balance_leaders(&view, &policy).iter().map(|decision| decision.subject.get()).collect();
+    assert_eq!(subjects, [2], "range 1 is in other hands");
+    view.operators.clear();
+    Arc::make_mut(&mut view.ranges[0].descriptor).replicas[1].role = ReplicaRole::Outgoing;
+    assert_eq!(balance_leaders(&view, &policy)[0].subject, RangeId(2));
+    let why = explain_leader(&view, &policy, RangeId(1)).unwrap();
+    assert!(why.summary.ends_with("its members are changing"), "{}", why.summary);
 }

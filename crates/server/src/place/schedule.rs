@@ -60,6 +60,7 @@ impl Lead {
             descriptor: entry.descriptor.clone(),
             leader: entry.leader,
             term: entry.term,
+            ..RangeView::default()
         });
         let ranges = ranges.collect();
         let operators = self.running.iter().map(|running| running.operator).collect();
@@ -101,7 +102,9 @@ impl Place {
 
     /// Asks the leader's node at once; its next heartbeat would be told, too.
     fn carry_out(&self, operator: Operator) {
-        let Operator::TransferLeader { range, from, to } = operator;
+        let Operator::TransferLeader { range, from, to } = operator else {
+            return;
+        };
         let place = self.clone();
         self.parts().metrics.transfers_started.inc();
         self.parts().runtime.spawn(Box::pin(async move {

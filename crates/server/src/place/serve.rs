@@ -384,14 +384,16 @@ fn take_reports(
 fn settle(lead: &mut Lead, range: RangeId, leader: Option<StoreId>) {
     lead.running.retain(|running| match running.operator {
         Operator::TransferLeader { range: moving, to, .. } => moving != range || leader != Some(to),
+        Operator::ChangeReplicas { .. } => true,
     });
 }
 
 fn operators_for(lead: &Lead, store: StoreId) -> Vec<admin::Operator> {
     let mut operators = Vec::new();
     for running in &lead.running {
-        let Operator::TransferLeader { range, from, to } = running.operator;
-        if from == store {
+        if let Operator::TransferLeader { range, from, to } = running.operator
+            && from == store
+        {
             let step = admin::TransferLeaderOperator { range: range.get(), to_store: to.get() };
             let step = Some(admin::operator::Step::TransferLeader(step));
             operators.push(admin::Operator { step });
