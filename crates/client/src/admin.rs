@@ -132,6 +132,86 @@ impl AdminClient {
         .await
     }
 
+    /// Begins to move the replica of a range from one store to another; with `watch`, says only how far
+    /// that is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn move_replica(
+        &self,
+        range: RangeId,
+        from: StoreId,
+        to: StoreId,
+        watch: bool,
+    ) -> Result<admin::Progress, ClientError> {
+        let request = admin::MoveReplicaRequest {
+            range: range.get(),
+            from_store: from.get(),
+            to_store: to.get(),
+            watch,
+        };
+        self.ask(
+            "move replica",
+            if watch { Effect::Read } else { Effect::Idempotent },
+            move |node| async move { node.move_replica(request).await },
+        )
+        .await
+    }
+
+    /// Has the leaders of a store move away, or puts it back in service with `undo`; how far that is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drain(&self, store: StoreId, undo: bool) -> Result<admin::Progress, ClientError> {
+        let request = admin::DrainRequest { store: store.get(), undo };
+        self.ask("drain", Effect::Idempotent, move |node| async move { node.drain(request).await })
+            .await
+    }
+
+    /// Has the replicas of a store move away for good; how far that is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn decommission(&self, store: StoreId) -> Result<admin::Progress, ClientError> {
+        let request = admin::DecommissionRequest { store: store.get() };
+        self.ask("decommission", Effect::Idempotent, move |node| async move {
+            node.decommission(request).await
+        })
+        .await
+    }
+
+    /// What placement has decided about a range or a store, and why.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(
+        &self,
+        subject: admin::explain_request::Subject,
+    ) -> Result<admin::ExplainResponse, ClientError> {
+        let request = admin::ExplainRequest { subject: Some(subject) };
+        self.ask("explain", Effect::Read, move |node| async move { node.explain(request).await })
+            .await
+    }
+
+    /// The settings of the cluster, or the one named `key` (empty for all), after it was set to `value`
+    /// if there is one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn config(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<Vec<admin::Setting>, ClientError> {
+        let effect = if value.is_some() { Effect::Idempotent } else { Effect::Read };
+        let request = admin::ConfigRequest { key: key.to_owned(), value: value.map(str::to_owned) };
+        let answer = self.ask("config", effect, move |node| {
+            let request = request.clone();
+            async move { node.config(request).await }
+        });
+        Ok(answer.await?.settings)
+    }
+
     /// Tries the endpoints in turn, and again with pauses, until one answers or the time is up.
     async fn ask<T, F>(
         &self,

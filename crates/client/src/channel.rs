@@ -245,6 +245,48 @@ pub trait AdminChannel: Send + Sync + 'static {
     /// # Errors
     /// [`ChannelError`].
     async fn transfer_leader(&self, range: RangeId, to: StoreId) -> Result<(), ChannelError>;
+
+    /// Begins to move a replica, or says how far that is.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn move_replica(
+        &self,
+        request: admin::MoveReplicaRequest,
+    ) -> Result<admin::Progress, ChannelError>;
+
+    /// Has leaders leave a node, or says how far that is.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn drain(&self, request: admin::DrainRequest) -> Result<admin::Progress, ChannelError>;
+
+    /// Has replicas leave a node for good, or says how far that is.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn decommission(
+        &self,
+        request: admin::DecommissionRequest,
+    ) -> Result<admin::Progress, ChannelError>;
+
+    /// Why placement does what it does.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn explain(
+        &self,
+        request: admin::ExplainRequest,
+    ) -> Result<admin::ExplainResponse, ChannelError>;
+
+    /// Reads settings of the cluster, or changes one.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn config(
+        &self,
+        request: admin::ConfigRequest,
+    ) -> Result<admin::ConfigResponse, ChannelError>;
 }
 
 /// Opens channels.

@@ -22,10 +22,11 @@ use cribwork_engine::StoreIdentity;
 use cribwork_placement::{BootstrapPlan, PlannedStore};
 use cribwork_proto::cribwork::admin::admin_server::Admin;
 use cribwork_proto::cribwork::admin::{
-    BootstrapRequest, GetRangeRequest, GetRangeResponse, IdentifyRequest, IdentifyResponse,
-    InitRequest, InitResponse, NodesRequest, NodesResponse, RangesRequest, RangesResponse,
-    SplitRequest, SplitResponse, StatusRequest, StatusResponse, TransferLeaderRequest,
-    TransferLeaderResponse,
+    BootstrapRequest, ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest,
+    ExplainRequest, ExplainResponse, GetRangeRequest, GetRangeResponse, IdentifyRequest,
+    IdentifyResponse, InitRequest, InitResponse, MoveReplicaRequest, NodesRequest, NodesResponse,
+    Progress, RangesRequest, RangesResponse, SplitRequest, SplitResponse, StatusRequest,
+    StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
 };
 use cribwork_types::{ClusterId, CodedError, RuntimeExt, StoreId};
 use futures::future::join_all;
@@ -360,6 +361,35 @@ impl Admin for InitOnly {
         &self,
         _: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
+        uninitialised()
+    }
+
+    async fn move_replica(
+        &self,
+        _: Request<MoveReplicaRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        uninitialised()
+    }
+
+    async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<Progress>, Status> {
+        uninitialised()
+    }
+
+    async fn decommission(
+        &self,
+        _: Request<DecommissionRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        uninitialised()
+    }
+
+    async fn explain(
+        &self,
+        _: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        uninitialised()
+    }
+
+    async fn config(&self, _: Request<ConfigRequest>) -> Result<Response<ConfigResponse>, Status> {
         uninitialised()
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, Weak};
 
+use cribwork_multiraft::ReplicaChange;
 use cribwork_placement::{BootstrapPlan, IdKind};
 use cribwork_proto::cribwork::admin::node_server::Node;
 use cribwork_proto::cribwork::admin::{
-    self, AllocIdsRequest, AllocIdsResponse, BootstrapRequest, BootstrapResponse, HeartbeatRequest,
-    HeartbeatResponse, IdentifyRequest, IdentifyResponse, RangeInfo, RegisterRequest,
-    RegisterResponse, ReplicaInfo, SplitRangeRequest, SplitRangeResponse,
-    TransferRangeLeaderRequest, TransferRangeLeaderResponse,
+    self, AllocIdsRequest, AllocIdsResponse, BootstrapRequest, BootstrapResponse,
+    ChangeReplicasRequest, ChangeReplicasResponse, HeartbeatRequest, HeartbeatResponse,
+    IdentifyRequest, IdentifyResponse, RangeInfo, RegisterRequest, RegisterResponse, ReplicaInfo,
+    SplitRangeRequest, SplitRangeResponse, TransferRangeLeaderRequest, TransferRangeLeaderResponse,
 };
 use cribwork_types::{
-    BoxFuture, ClusterId, RangeDescriptor, RangeEpoch, RangeId, Runtime, StoreId,
+    BoxFuture, ClusterId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Runtime, StoreId,
 };
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
@@ -164,6 +165,29 @@ impl Node for NodeService {
         let work = async move { ranges.transfer_leader(range, to).await };
         detached(&*node.runtime, Box::pin(work)).await?;
         Ok(Response::new(TransferRangeLeaderResponse {}))
+    }
+
+    async fn change_replicas(
+        &self,
+        request: Request<ChangeReplicasRequest>,
+    ) -> Result<Response<ChangeReplicasResponse>, Status> {
+        let node = self.member_of(request.get_ref().cluster_id)?;
+        let request = request.into_inner();
+        let ids = |ids: Vec<u64>| ids.into_iter().map(ReplicaId).collect::<Vec<_>>();
+        let change = match request.add_learner {
+            Some(new) => {
+                ReplicaChange::AddLearner { id: ReplicaId(new.replica), store: StoreId(new.store) }
+            }
+            None => ReplicaChange::Members {
+                promote: ids(request.promote),
+                remove: ids(request.remove),
+            },
+        };
+        let ranges = node.member()?.ranges.clone();
+        let range = RangeId(request.range_id);
+        let work = async move { ranges.change_replicas(range, change).await };
+        let descriptor = detached(&*node.runtime, Box::pin(work)).await?;
+        Ok(Response::new(ChangeReplicasResponse { descriptor: descriptor.encode() }))
     }
 }
 

@@ -1,12 +1,12 @@
-//! What the key-value service and other nodes ask of local ranges: splits and transfers of
-//! leadership, with ids and timestamps from placement.
+//! What the key-value service and other nodes ask of local ranges: splits, transfers of leadership
+//! and changes of members, with ids and timestamps from placement.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cribwork_multiraft::{MultiRaft, NewRange, RaftError, Replica};
+use cribwork_multiraft::{MultiRaft, NewRange, RaftError, Replica, ReplicaChange};
 use cribwork_placement::IdKind;
 use cribwork_types::{
     RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Runtime, StoreId, Timestamp,
@@ -72,6 +72,15 @@ impl LocalRanges {
         to: StoreId,
     ) -> Result<(), ServerError> {
         Ok(self.replica(range)?.transfer_leader(to).await?)
+    }
+
+    /// Changes the members of a range that this store leads; the range afterwards.
+    pub(crate) async fn change_replicas(
+        &self,
+        range: RangeId,
+        change: ReplicaChange,
+    ) -> Result<Arc<RangeDescriptor>, ServerError> {
+        Ok(self.replica(range)?.change_replicas(change).await?)
     }
 
     async fn try_split(

@@ -1,6 +1,7 @@
 //! One node's administration service over gRPC.
 
 use async_trait::async_trait;
+use cribwork_proto::cribwork::admin;
 use cribwork_proto::cribwork::admin::admin_client::AdminClient;
 use cribwork_proto::cribwork::admin::{
     GetRangeRequest, GetRangeResponse, InitRequest, InitResponse, NodesRequest, NodesResponse,
@@ -57,5 +58,37 @@ impl AdminChannel for GrpcAdmin {
     async fn transfer_leader(&self, range: RangeId, to: StoreId) -> Result<(), ChannelError> {
         let request = TransferLeaderRequest { range: range.get(), store: to.get() };
         answer(self.client.clone().transfer_leader(request).await).map(|_| ())
+    }
+
+    async fn move_replica(
+        &self,
+        request: admin::MoveReplicaRequest,
+    ) -> Result<admin::Progress, ChannelError> {
+        answer(self.client.clone().move_replica(request).await)
+    }
+
+    async fn drain(&self, request: admin::DrainRequest) -> Result<admin::Progress, ChannelError> {
+        answer(self.client.clone().drain(request).await)
+    }
+
+    async fn decommission(
+        &self,
+        request: admin::DecommissionRequest,
+    ) -> Result<admin::Progress, ChannelError> {
+        answer(self.client.clone().decommission(request).await)
+    }
+
+    async fn explain(
+        &self,
+        request: admin::ExplainRequest,
+    ) -> Result<admin::ExplainResponse, ChannelError> {
+        answer(self.client.clone().explain(request).await)
+    }
+
+    async fn config(
+        &self,
+        request: admin::ConfigRequest,
+    ) -> Result<admin::ConfigResponse, ChannelError> {
+        answer(self.client.clone().config(request).await)
     }
 }

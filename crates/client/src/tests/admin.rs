@@ -92,6 +92,35 @@ impl AdminChannel for Node {
     async fn transfer_leader(&self, _: RangeId, _: StoreId) -> Result<(), ChannelError> {
         self.answer(())
     }
+
+    async fn move_replica(
+        &self,
+        _: admin::MoveReplicaRequest,
+    ) -> Result<admin::Progress, ChannelError> {
+        self.answer(Default::default())
+    }
+
+    async fn drain(&self, _: admin::DrainRequest) -> Result<admin::Progress, ChannelError> {
+        self.answer(Default::default())
+    }
+
+    async fn decommission(
+        &self,
+        _: admin::DecommissionRequest,
+    ) -> Result<admin::Progress, ChannelError> {
+        self.answer(Default::default())
+    }
+
+    async fn explain(
+        &self,
+        _: admin::ExplainRequest,
+    ) -> Result<admin::ExplainResponse, ChannelError> {
+        self.answer(Default::default())
+    }
+
+    async fn config(&self, _: admin::ConfigRequest) -> Result<admin::ConfigResponse, ChannelError> {
+        self.answer(Default::default())
+    }
 }
 
 fn client(endpoints: &[&str]) -> AdminClient {

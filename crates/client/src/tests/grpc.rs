@@ -254,6 +254,11 @@ impl adm::admin_server::Admin for Node {
         get_range(adm::GetRangeRequest) -> adm::GetRangeResponse;
         split(adm::SplitRequest) -> adm::SplitResponse;
         transfer_leader(adm::TransferLeaderRequest) -> adm::TransferLeaderResponse;
+        move_replica(adm::MoveReplicaRequest) -> adm::Progress;
+        drain(adm::DrainRequest) -> adm::Progress;
+        decommission(adm::DecommissionRequest) -> adm::Progress;
+        explain(adm::ExplainRequest) -> adm::ExplainResponse;
+        config(adm::ConfigRequest) -> adm::ConfigResponse;
     }
 }
 

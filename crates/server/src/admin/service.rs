@@ -7,10 +7,11 @@ use cribwork_placement::StoreState;
 use cribwork_proto::cribwork::admin::admin_client::AdminClient;
 use cribwork_proto::cribwork::admin::admin_server::Admin;
 use cribwork_proto::cribwork::admin::{
-    GetRangeRequest, GetRangeResponse, InitRequest, InitResponse, NodeInfo, NodesRequest,
-    NodesResponse, RangeInfo, RangesRequest, RangesResponse, ReplicaInfo, SplitRangeRequest,
-    SplitRequest, SplitResponse, StatusRequest, StatusResponse, TransferLeaderRequest,
-    TransferLeaderResponse,
+    ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest, ExplainRequest,
+    ExplainResponse, GetRangeRequest, GetRangeResponse, InitRequest, InitResponse,
+    MoveReplicaRequest, NodeInfo, NodesRequest, NodesResponse, Progress, RangeInfo, RangesRequest,
+    RangesResponse, ReplicaInfo, SplitRangeRequest, SplitRequest, SplitResponse, StatusRequest,
+    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, explain_request,
 };
 use cribwork_types::{BoxFuture, KeyRange, RangeId, StoreId, limits};
 use tonic::transport::Channel;
@@ -87,14 +88,16 @@ impl AdminService {
     fn status_here(&self) -> Result<StatusResponse, ServerError> {
         let (stores, ranges) = (self.place.stores()?, self.place.all_ranges()?);
         let (operators, tso_physical_ms) = self.place.running()?;
-        let up = stores.iter().filter(|store| store.info.state == StoreState::Up).count();
+        let stays = |store: &&StoreRow| store.info.state != StoreState::Decommissioned;
+        let up = stores.iter().filter(stays).filter(|store| store.is_live).count();
+        let all = stores.iter().filter(stays).count();
         let count = |wanted: &dyn Fn(&RangeRow) -> bool| {
             ranges.iter().filter(|range| wanted(range)).count() as u64
         };
         Ok(StatusResponse {
             cluster_id: self.place.cluster().get(),
             nodes_up: up as u32,
-            nodes_down: (stores.len() - up) as u32,
+            nodes_down: (all - up) as u32,
             ranges: ranges.len() as u64,
             under_replicated: count(&|range| range.missing > 0),
             leaderless: count(&|range| range.leader.is_none()),
@@ -291,5 +294,53 @@ impl Admin for AdminService {
             Ok(TransferLeaderResponse {})
         });
         self.answer(request, local, remote!(transfer_leader)).await
+    }
+
+    async fn move_replica(
+        &self,
+        request: Request<MoveReplicaRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        let local = local!(|it, query: MoveReplicaRequest| it.place.move_replica(&query));
+        self.answer(request, local, remote!(move_replica)).await
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<Progress>, Status> {
+        let local = local!(|it, query: DrainRequest| {
+            it.place.drain(StoreId(query.store), query.undo).await
+        });
+        self.answer(request, local, remote!(drain)).await
+    }
+
+    async fn decommission(
+        &self,
+        request: Request<DecommissionRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        let local = local!(|it, query: DecommissionRequest| {
+            it.place.decommission(StoreId(query.store)).await
+        });
+        self.answer(request, local, remote!(decommission)).await
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let local = local!(|it, query: ExplainRequest| match query.subject {
+            Some(explain_request::Subject::Range(id)) => it.place.explain_range(RangeId(id)),
+            Some(explain_request::Subject::Store(id)) => it.place.explain_store(StoreId(id)),
+            None => Err(ServerError::Invalid("explain what?".to_owned())),
+        });
+        self.answer(request, local, remote!(explain)).await
+    }
+
+    async fn config(
+        &self,
+        request: Request<ConfigRequest>,
+    ) -> Result<Response<ConfigResponse>, Status> {
+        let local = local!(|it, query: ConfigRequest| {
+            let settings = it.place.config(&query.key, query.value.as_deref()).await?;
+            Ok(ConfigResponse { settings })
+        });
+        self.answer(request, local, remote!(config)).await
     }
 }

@@ -1,15 +1,16 @@
 //! What the placement leader holds in memory, how it comes to it, and how it changes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cribwork_placement::{Directory, IdAllocator, IdKind, Operator, Tso};
+use cribwork_placement::{Decision, Directory, IdAllocator, IdKind, Operator, Tso};
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{Cf, RangeId, StoreId, Timestamp, WriteBatch};
+use cribwork_types::{Cf, RangeId, ReplicaId, StoreId, Timestamp, WriteBatch};
 
 use super::Place;
 use super::rows::{self, Row, ServicePoint, Stored};
+use super::settings::Settings;
 use crate::{ServerError, StoreInfo};
 
 /// What a store said of itself last.
@@ -25,11 +26,24 @@ pub(super) struct Heard {
     pub(super) full: bool,
 }
 
-/// A transfer that is under way.
-#[derive(Clone, Copy, Debug)]
+/// Decisions that are remembered for those who ask why.
+const HISTORY_MAX: usize = 512;
+
+/// An operator that is under way.
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) operator: Operator,
+    pub(super) scheduler: &'static str,
+    /// Runtime clock.
     pub(super) until: Duration,
+    /// The id of its new replica, once there is one.
+    pub(super) replica: Option<ReplicaId>,
+    /// A step was asked for and has not been answered.
+    pub(super) asking: bool,
+    /// Steps that failed.
+    pub(super) failures: u32,
+    /// How the last step went, in words.
+    pub(super) last: String,
 }
 
 /// The tables, in memory.
@@ -45,15 +59,22 @@ pub(super) struct Lead {
     pub(super) heard: BTreeMap<StoreId, Heard>,
     pub(super) directory: Directory,
     pub(super) sizes: BTreeMap<RangeId, u64>,
+    /// When this leader last saw a range's descriptor change, runtime clock.
+    pub(super) changed: BTreeMap<RangeId, Duration>,
+    pub(super) settings: Settings,
+    /// Runtime clock of the take-over: nobody is silent for longer than this leader listens.
+    pub(super) since: Duration,
+    /// What was decided lately, with the wall clock.
+    pub(super) history: VecDeque<(u64, Decision)>,
     pub(super) running: Vec<Running>,
     /// Ranges moved lately, until when they are left alone.
     pub(super) moved: BTreeMap<RangeId, Duration>,
-    /// Runtime clock of the next look at how leaders are spread.
+    /// Runtime clock of the next look at the cluster.
     pub(super) schedule_at: Duration,
 }
 
 impl Lead {
-    fn new(term: u64, stored: Stored, now_wall_ms: u64) -> Self {
+    fn new(term: u64, stored: Stored, now: Duration, now_wall_ms: u64) -> Self {
         let mut directory = Directory::new();
         for descriptor in stored.ranges {
             directory.report(Arc::new(descriptor), None, 0);
@@ -69,10 +90,22 @@ impl Lead {
             heard: BTreeMap::new(),
             directory,
             sizes: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            settings: Settings::new(stored.settings),
+            since: now,
+            history: VecDeque::new(),
             running: Vec::new(),
             moved: BTreeMap::new(),
             schedule_at: Duration::ZERO,
         }
+    }
+
+    /// Remembers a decision, or what became of one.
+    pub(super) fn remember(&mut self, wall_ms: u64, decision: Decision) {
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back((wall_ms, decision));
     }
 }
 
@@ -112,7 +145,10 @@ impl Place {
             let handle = replica.read().await?;
             stored = Stored::load(handle.snapshot.as_ref())?;
         }
-        let mut lead = Lead::new(term, stored, self.parts().runtime.wall_ms());
+        let mut lead = {
+            let runtime = &self.parts().runtime;
+            Lead::new(term, stored, runtime.now(), runtime.wall_ms())
+        };
         for store in lead.stores.values() {
             self.parts().addresses.set(store.clone());
         }

@@ -13,6 +13,8 @@ pub struct PlaceMetrics {
     pub(super) forwarded: Counter,
     pub(super) transfers_started: Counter,
     pub(super) transfers_failed: Counter,
+    pub(super) changes_started: Counter,
+    pub(super) changes_failed: Counter,
     pub(super) leading: Gauge,
 }
 
@@ -27,6 +29,8 @@ impl PlaceMetrics {
             ("forwarded", "Requests passed on to the placement leader", &m.forwarded),
             ("transfers_started", "Leader transfers ordered", &m.transfers_started),
             ("transfers_failed", "Leader transfers that failed", &m.transfers_failed),
+            ("changes_started", "Steps of replica changes ordered", &m.changes_started),
+            ("changes_failed", "Steps of replica changes that failed", &m.changes_failed),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("cribwork_placement_{name}"), help, counter.clone());

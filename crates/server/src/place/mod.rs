@@ -8,12 +8,15 @@
 //! Timestamps: a window of physical time is persisted ahead, timestamps are taken from memory, and
 //! leadership is proven AFTER they are taken, so a leader that was paused hands out nothing.
 
+mod carry;
 pub(crate) mod forward;
 mod lead;
 mod metrics;
+mod orders;
 mod rows;
 mod schedule;
 mod serve;
+mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod view;
@@ -152,6 +155,6 @@ impl Place {
         if let Err(error) = self.renew_window().await {
             tracing::warn!(%error, "cannot extend the timestamp window");
         }
-        self.schedule();
+        self.schedule().await;
     }
 }

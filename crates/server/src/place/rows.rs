@@ -21,6 +21,7 @@ const SERVICE: u8 = b'p';
 const STORE: u8 = b's';
 const NEWCOMER: u8 = b'n';
 const RANGE: u8 = b'r';
+const SETTINGS: u8 = b'f';
 
 /// One row as it is written: key, and value; none to delete the row.
 pub(super) type Row = (Vec<u8>, Option<Bytes>);
@@ -88,6 +89,29 @@ pub(super) fn store(info: &StoreInfo) -> Row {
     (key(STORE, info.id.get()), Some(out.freeze()))
 }
 
+/// What was set for the cluster: names and values as text.
+pub(super) fn settings(set: &BTreeMap<String, String>) -> Row {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    out.put_u32(set.len() as u32);
+    for (name, value) in set {
+        put_bytes(&mut out, name.as_bytes());
+        put_bytes(&mut out, value.as_bytes());
+    }
+    (key(SETTINGS, 0), Some(out.freeze()))
+}
+
+fn read_settings(bytes: Bytes) -> Result<BTreeMap<String, String>, CodecError> {
+    let mut reader = Reader::new("cluster settings", bytes);
+    reader.version(VERSION)?;
+    let mut set = BTreeMap::new();
+    for _ in 0..reader.u32()? {
+        set.insert(text(&mut reader)?, text(&mut reader)?);
+    }
+    reader.finish()?;
+    Ok(set)
+}
+
 /// A service's own safe point: holds the cluster's back until it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServicePoint {
@@ -148,6 +172,8 @@ pub(super) struct Stored {
     /// By store: the process that registered it.
     pub(super) newcomers: BTreeMap<StoreId, u64>,
     pub(super) ranges: Vec<RangeDescriptor>,
+    /// What was set for the cluster, by name.
+    pub(super) settings: BTreeMap<String, String>,
 }
 
 impl Stored {
@@ -179,6 +205,7 @@ impl Stored {
             SAFE_POINT => self.safe_point = read_number(value)?,
             NEWCOMER => drop(self.newcomers.insert(StoreId(id), read_number(value)?)),
             STORE => self.stores.push(read_store(id, value)?),
+            SETTINGS => self.settings = read_settings(value)?,
             RANGE => self.ranges.push(RangeDescriptor::decode(value)?),
             _ => return Err(CodecError::Malformed { what: WHAT, why: "unknown kind" }),
         }
@@ -197,16 +224,26 @@ mod tests {
             address: "a:1".into(),
             http: "a:2".into(),
             zone: "z".into(),
-            ..StoreInfo::default()
+            state: cribwork_placement::StoreState::Draining,
         };
         let point =
             ServicePoint { service: Bytes::from_static(b"backup"), expires_ms: 5, safe_point: 6 };
         let mut stored = Stored::default();
         let newcomer = newcomer(StoreId(7), 99);
-        let rows = [store(&info), window(9), cluster(3), safe_point(4), service(&point), newcomer];
+        let set = BTreeMap::from([("repair_after".to_owned(), "10s".to_owned())]);
+        let rows = [
+            store(&info),
+            window(9),
+            cluster(3),
+            safe_point(4),
+            service(&point),
+            newcomer,
+            settings(&set),
+        ];
         for (key, value) in rows {
             stored.row(&key, value.unwrap()).unwrap();
         }
+        assert_eq!(stored.settings, set);
         assert_eq!(stored.newcomers, BTreeMap::from([(StoreId(7), 99)]));
         assert_eq!(no_service(b"backup"), (service(&point).0, None), "of the same row");
         assert_eq!((stored.stores, stored.services), (vec![info], vec![point]));

@@ -1,141 +1,156 @@
-//! The leader balance scheduler's hands: it shows the cluster to the pure policy and carries out what
-//! that decides, a bounded number at a time.
+//! The schedulers' eyes: the cluster is shown to the pure policy once a period, and what that decides
+//! becomes operators, which [`carry`](super::carry) carries out.
 
 use std::time::Duration;
 
 use cribwork_placement::{
-    BalancePolicy, ClusterView, Operator, RangeView, StoreState, StoreView, balance_leaders,
+    ClusterView, Decision, PlacementPolicy, RangeView, StoreState, StoreView,
+    decommissioned_stores, schedule,
 };
-use cribwork_proto::cribwork::admin::TransferRangeLeaderRequest;
-use cribwork_types::{RangeId, StoreId};
+use cribwork_types::StoreId;
 
 use super::Place;
-use super::forward::forwarded;
+use super::carry::Order;
 use super::lead::{Lead, Running};
-use crate::ServerError;
+use super::rows;
+use crate::{ServerError, StoreInfo};
 
-/// Period of the scheduler.
-const PERIOD: Duration = Duration::from_millis(500);
+/// Period of the schedulers.
+pub(super) const PERIOD: Duration = Duration::from_millis(500);
 /// As long after a look that found nothing to do.
 const QUIET_PERIOD: Duration = Duration::from_secs(2);
-/// A transfer that takes longer is given up.
-const OPERATOR_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a range that moved is left alone.
-const COOL_DOWN: Duration = Duration::from_secs(2);
 /// A store not heard from for longer is down.
 pub(super) const DOWN_AFTER: Duration = Duration::from_secs(3);
 
 impl Lead {
-    /// The state that a store is in now.
+    /// True if a store was heard of a moment ago, whatever it is about to do.
+    pub(super) fn hears(&self, store: StoreId, now: Duration) -> bool {
+        let heard = self.heard.get(&store);
+        heard.is_some_and(|heard| now.saturating_sub(heard.at) < DOWN_AFTER)
+    }
+
+    /// The state that a store is in now. One that leaves for good does so also while it is silent; one
+    /// that was drained is down once it has stopped.
     pub(super) fn state(&self, store: StoreId, now: Duration) -> StoreState {
-        let heard = self.heard.get(&store).map(|heard| now.saturating_sub(heard.at));
-        match heard {
-            Some(age) if age < DOWN_AFTER => StoreState::Up,
-            _ => StoreState::Down,
+        let told = self.stores.get(&store).map(|info| info.state).unwrap_or_default();
+        match told {
+            StoreState::Decommissioning | StoreState::Decommissioned => told,
+            _ if !self.hears(store, now) => StoreState::Down,
+            told => told,
+        }
+    }
+
+    fn store_view(&self, info: &StoreInfo, now: Duration) -> StoreView {
+        let heard = self.heard.get(&info.id).copied().unwrap_or_default();
+        // This leader cannot know of silence before it began to listen.
+        let age = now.saturating_sub(heard.at.max(self.since));
+        // A store that has not been heard of yet is not live, however short the time.
+        let not_yet = DOWN_AFTER.as_millis() as u64 + 1;
+        let age_ms = age.as_millis() as u64;
+        StoreView {
+            id: info.id,
+            address: info.address.clone(),
+            http: info.http.clone(),
+            zone: info.zone.clone(),
+            state: self.state(info.id, now),
+            heartbeat_age_ms: match self.heard.contains_key(&info.id) {
+                true => age_ms,
+                false => age_ms.max(not_yet),
+            },
+            leaders: heard.leaders,
+            replicas: heard.replicas,
+            used_bytes: heard.used_bytes,
+            capacity_bytes: heard.capacity_bytes,
         }
     }
 
     pub(super) fn view(&mut self, now: Duration) -> ClusterView {
-        let stores = self.stores.values().map(|info| {
-            let heard = self.heard.get(&info.id).copied().unwrap_or_default();
-            let age = match self.heard.contains_key(&info.id) {
-                true => now.saturating_sub(heard.at).as_millis() as u64,
-                false => u64::MAX,
-            };
-            StoreView {
-                id: info.id,
-                address: info.address.clone(),
-                http: info.http.clone(),
-                zone: info.zone.clone(),
-                state: self.state(info.id, now),
-                heartbeat_age_ms: age,
-                leaders: heard.leaders,
-                replicas: heard.replicas,
-                used_bytes: heard.used_bytes,
-                capacity_bytes: heard.capacity_bytes,
+        let stores = self.stores.values().map(|info| self.store_view(info, now)).collect();
+        let ranges = self.directory.map().iter().map(|entry| {
+            let id = entry.descriptor.id;
+            let changed = self.changed.get(&id).copied().unwrap_or(self.since);
+            RangeView {
+                descriptor: entry.descriptor.clone(),
+                leader: entry.leader,
+                term: entry.term,
+                size_bytes: self.sizes.get(&id).copied().unwrap_or_default(),
+                unchanged_ms: now.saturating_sub(changed).as_millis() as u64,
             }
-        });
-        let stores = stores.collect();
-        let ranges = self.directory.map().iter().map(|entry| RangeView {
-            descriptor: entry.descriptor.clone(),
-            leader: entry.leader,
-            term: entry.term,
-            ..RangeView::default()
         });
         let ranges = ranges.collect();
         let operators = self.running.iter().map(|running| running.operator).collect();
         let recently_moved = Place::recently_moved(self, now);
         ClusterView { stores, ranges, operators, recently_moved }
     }
+
+    /// Looks once: takes operators a step further and begins new ones. What is to be asked of nodes,
+    /// and stores that have nothing left to do before they are gone.
+    fn look(&mut self, now: Duration, wall_ms: u64) -> (Vec<Order>, Vec<StoreId>) {
+        let policy = self.settings.policy();
+        let mut view = self.view(now);
+        let mut orders = self.advance(&view, &policy, now, wall_ms, false);
+        view.operators = self.running.iter().map(|running| running.operator).collect();
+        view.recently_moved = Place::recently_moved(self, now);
+        for decision in schedule(&view, &policy) {
+            self.begin(decision, now, wall_ms);
+        }
+        orders.extend(self.advance(&view, &policy, now, wall_ms, true));
+        let quiet = self.running.is_empty() && self.moved.is_empty();
+        self.schedule_at = now + if quiet { QUIET_PERIOD } else { PERIOD };
+        (orders, decommissioned_stores(&view))
+    }
+
+    /// Remembers a decision and begins its operator.
+    pub(super) fn begin(&mut self, decision: Decision, now: Duration, wall_ms: u64) {
+        if let Some(operator) = decision.operator {
+            self.running.push(Running::new(operator, decision.scheduler, now));
+        }
+        self.remember(wall_ms, decision);
+    }
+
+    /// What everybody decides by.
+    pub(super) fn decide_by(&mut self, now: Duration) -> (ClusterView, PlacementPolicy) {
+        (self.view(now), self.settings.policy())
+    }
 }
 
 impl Place {
-    /// Looks once a period whether leaders are spread, and moves some if not.
-    pub(super) fn schedule(&self) {
-        let now = self.parts().runtime.now();
-        let chosen = self.with_lead(|lead| {
-            if now < lead.schedule_at {
-                return Vec::new();
-            }
-            let (running, late): (Vec<Running>, Vec<Running>) =
-                lead.running.iter().partition(|running| running.until > now);
-            lead.running = running;
-            for late in late {
-                lead.moved.insert(late.operator.range(), now + COOL_DOWN);
-            }
-            let view = lead.view(now);
-            let decisions = balance_leaders(&view, &BalancePolicy::default());
-            let operators: Vec<Operator> =
-                decisions.iter().filter_map(|decision| decision.operator).collect();
-            for operator in &operators {
-                let until = now + OPERATOR_TIMEOUT;
-                lead.running.push(Running { operator: *operator, until });
-            }
-            let quiet = lead.running.is_empty() && lead.moved.is_empty();
-            lead.schedule_at = now + if quiet { QUIET_PERIOD } else { PERIOD };
-            operators
+    /// Looks once a period at what is to be done, and has it done.
+    pub(super) async fn schedule(&self) {
+        let (now, wall_ms) = (self.parts().runtime.now(), self.parts().runtime.wall_ms());
+        let looked = self.with_lead(|lead| match now < lead.schedule_at {
+            true => (Vec::new(), Vec::new()),
+            false => lead.look(now, wall_ms),
         });
-        for operator in chosen.unwrap_or_default() {
-            self.carry_out(operator);
+        let (orders, gone) = looked.unwrap_or_default();
+        orders.into_iter().for_each(|order| self.carry_out(order));
+        for store in gone {
+            if let Err(error) = self.set_state(store, StoreState::Decommissioned).await {
+                tracing::warn!(%store, %error, "cannot note that a store is gone");
+            }
         }
     }
 
-    /// Asks the leader's node at once; its next heartbeat would be told, too.
-    fn carry_out(&self, operator: Operator) {
-        let Operator::TransferLeader { range, from, to } = operator else {
-            return;
-        };
-        let place = self.clone();
-        self.parts().metrics.transfers_started.inc();
-        self.parts().runtime.spawn(Box::pin(async move {
-            let result = place.order_transfer(range, from, to).await;
-            if let Err(error) = &result {
-                place.parts().metrics.transfers_failed.inc();
-                tracing::info!(%range, %from, %to, %error, "leadership did not move");
-            }
-            let now = place.parts().runtime.now();
-            // An error means that this node does not lead placement any more.
-            let _ = place.with_lead(|lead| {
-                lead.running.retain(|running| running.operator != operator);
-                lead.moved.insert(range, now + COOL_DOWN);
-            });
-        }));
-    }
-
-    /// Has `from` hand the leadership of `range` to `to`.
-    pub(crate) async fn order_transfer(
+    /// Notes what a store was told to do; it is in the tables when this returns.
+    pub(super) async fn set_state(
         &self,
-        range: RangeId,
-        from: StoreId,
-        to: StoreId,
+        store: StoreId,
+        state: StoreState,
     ) -> Result<(), ServerError> {
-        let unknown = || ServerError::NotFound(format!("store {from}"));
-        let address = self.parts().addresses.get(from).ok_or_else(unknown)?.address;
-        let mut client = self.parts().peers.node_client(&address).await?;
-        let cluster_id = self.cluster().get();
-        let (range_id, to_store) = (range.get(), to.get());
-        let request = TransferRangeLeaderRequest { cluster_id, range_id, to_store };
-        client.transfer_range_leader(forwarded(request)).await?;
+        let plan = |lead: &Lead| {
+            let missing = || ServerError::NotFound(format!("store {store}"));
+            let known = lead.stores.get(&store).ok_or_else(missing)?;
+            let info = StoreInfo { state, ..known.clone() };
+            let row = (*known != info).then(|| rows::store(&info));
+            Ok((row.into_iter().collect(), info))
+        };
+        let now = self.parts().runtime.now();
+        let keep = |lead: &mut Lead, info: &StoreInfo| {
+            lead.stores.insert(store, info.clone());
+            lead.schedule_at = now;
+        };
+        self.change(plan, keep).await?;
+        self.leader_changed();
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cribwork_placement::{IdAllocator, IdKind, Operator, Reported, StoreState};
+use cribwork_placement::{IdAllocator, IdKind, Operator, Reported};
 use cribwork_proto::cribwork::admin::{
     self, AllocIdsRequest, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
 };
@@ -165,7 +165,8 @@ impl Place {
                 address: request.address.clone(),
                 http: request.http.clone(),
                 zone: request.zone.clone(),
-                ..StoreInfo::default()
+                // A node that comes back is where it was in its life.
+                state: known.map(|known| known.state).unwrap_or_default(),
             };
             let mut news = Vec::new();
             if known != Some(&info) {
@@ -197,17 +198,18 @@ impl Place {
         })
     }
 
-    async fn note_store(&self, info: StoreInfo) -> Result<(), ServerError> {
-        self.parts().addresses.set(info.clone());
+    /// Notes where a store is; what it was told to do is not its own to say.
+    async fn note_store(&self, said: StoreInfo) -> Result<(), ServerError> {
+        self.parts().addresses.set(said.clone());
         let row = |lead: &Lead| {
-            let news = lead.stores.get(&info.id) != Some(&info);
-            Ok((news.then(|| rows::store(&info)).into_iter().collect(), ()))
+            let known = lead.stores.get(&said.id);
+            let state = known.map(|known| known.state).unwrap_or_default();
+            let info = StoreInfo { state, ..said.clone() };
+            let news = known != Some(&info);
+            Ok((news.then(|| rows::store(&info)).into_iter().collect(), info))
         };
-        let keep = info.clone();
-        self.change(row, |lead, ()| {
-            lead.stores.insert(keep.id, keep);
-        })
-        .await
+        self.change(row, |lead, info| drop(lead.stores.insert(info.id, info.clone()))).await?;
+        Ok(())
     }
 
     /// Takes in what a store tells, and says what it is to do.
@@ -246,20 +248,18 @@ impl Place {
     ) -> Result<HeartbeatResponse, ServerError> {
         self.parts().metrics.heartbeats.inc();
         let store = StoreId(request.store);
+        let known = self.with_lead(|lead| lead.stores.get(&store).cloned())?;
+        let known = known.ok_or_else(|| ServerError::NotFound(format!("store {store}")))?;
         let info = StoreInfo {
             id: store,
             address: request.address.clone(),
             http: request.http.clone(),
             zone: request.zone.clone(),
-            state: StoreState::Up,
+            state: known.state,
         };
-        match self.with_lead(|lead| lead.stores.get(&store).cloned())? {
-            None => return Err(ServerError::NotFound(format!("store {store}"))),
-            Some(known) if known == info => {}
-            Some(_) => {
-                check_address(&info.address)?;
-                self.note_store(info).await?;
-            }
+        if known != info {
+            check_address(&info.address)?;
+            self.note_store(info).await?;
         }
         let now = self.parts().runtime.now();
         let changed = self.with_lead(|lead| {
@@ -273,7 +273,7 @@ impl Place {
                 full,
             };
             lead.heard.insert(store, heard);
-            take_reports(lead, request)
+            take_reports(lead, request, now)
         })??;
         if !changed.is_empty() {
             let rows = |_: &Lead| Ok((changed.iter().map(|it| rows::range(it)).collect(), ()));
@@ -357,6 +357,7 @@ fn gone(lead: &Lead, doubtful: &[admin::DoubtfulReplica]) -> Vec<bytes::Bytes> {
 fn take_reports(
     lead: &mut Lead,
     request: &HeartbeatRequest,
+    now: std::time::Duration,
 ) -> Result<Vec<Arc<RangeDescriptor>>, ServerError> {
     let mut changed = Vec::new();
     for report in &request.ranges {
@@ -372,7 +373,11 @@ fn take_reports(
             lead.sizes.insert(id, report.size_bytes);
         }
         match lead.directory.report(descriptor.clone(), leader, term) {
-            Reported::Changed { descriptor: true, .. } => changed.push(descriptor),
+            Reported::Changed { descriptor: true, .. } => {
+                lead.changed.insert(id, now);
+                lead.look_soon(now);
+                changed.push(descriptor);
+            }
             Reported::Changed { .. } => settle(lead, id, leader.map(|leader| leader.store)),
             _ => {}
         }

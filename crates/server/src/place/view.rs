@@ -17,7 +17,7 @@ pub(crate) struct RangeRow {
     /// On a live store, or none.
     pub(crate) leader: Option<ReplicaDescriptor>,
     pub(crate) size_bytes: u64,
-    /// Members on stores that are down.
+    /// Members on stores that are down, and members that there should be.
     pub(crate) missing: usize,
 }
 
@@ -36,6 +36,8 @@ impl RangeRow {
 #[derive(Clone, Debug)]
 pub(crate) struct StoreRow {
     pub(crate) info: StoreInfo,
+    /// It was heard of a moment ago.
+    pub(crate) is_live: bool,
     pub(crate) leaders: u64,
     pub(crate) replicas: u64,
     pub(crate) used_bytes: u64,
@@ -43,12 +45,22 @@ pub(crate) struct StoreRow {
 }
 
 fn row(lead: &Lead, entry: &RangeEntry, now: std::time::Duration) -> RangeRow {
-    let up = |store| lead.state(store, now) == StoreState::Up;
+    let up = |store| lead.hears(store, now);
     let descriptor = entry.descriptor.clone();
-    let missing = descriptor.replicas.iter().filter(|replica| !up(replica.store)).count();
+    let silent = descriptor.replicas.iter().filter(|replica| !up(replica.store)).count();
+    let missing = silent + lead.lacking(descriptor.voters().count());
     let size_bytes = lead.sizes.get(&descriptor.id).copied().unwrap_or_default();
     let leader = entry.leader.filter(|leader| up(leader.store));
     RangeRow { descriptor, leader, size_bytes, missing }
+}
+
+impl Lead {
+    /// How many voters a range lacks that has `voters`; no more are wanted than there are stores.
+    fn lacking(&self, voters: usize) -> usize {
+        let gone = |info: &&StoreInfo| info.state != StoreState::Decommissioned;
+        let stores = self.stores.values().filter(gone).count();
+        self.settings.policy().replication_factor.get().min(stores).saturating_sub(voters)
+    }
 }
 
 impl Place {
@@ -113,6 +125,7 @@ impl Place {
                 let heard = lead.heard.get(&info.id).copied().unwrap_or_default();
                 let info = StoreInfo { state: lead.state(info.id, now), ..info.clone() };
                 StoreRow {
+                    is_live: lead.hears(info.id, now),
                     leaders: led.get(&info.id).copied().unwrap_or_default(),
                     replicas: heard.replicas,
                     used_bytes: heard.used_bytes,

@@ -159,6 +159,23 @@ impl Life {
     }
 }
 
+impl Life {
+    /// A sign of life of a store that has joined later. Its disk is nearly full, so that nothing moves
+    /// there unless somebody asks for it.
+    pub(crate) fn beat_of(&self, store: u64, address: &str) -> Beat {
+        let request = HeartbeatRequest {
+            cluster_id: CLUSTER.get(),
+            store,
+            address: address.to_owned(),
+            full: true,
+            used_bytes: 90,
+            capacity_bytes: 100,
+            ..HeartbeatRequest::default()
+        };
+        self.wait(self.place.heartbeat(request)).unwrap()
+    }
+}
+
 pub(crate) type Beat = cribwork_proto::cribwork::admin::HeartbeatResponse;
 
 /// Asks until `condition` holds, 10 seconds at most.

@@ -2,4 +2,5 @@
 
 pub(crate) mod harness;
 mod heartbeats;
+mod orders;
 mod tables;

@@ -1,0 +1,135 @@
+//! Settings of the whole cluster, kept by placement. Only what has an effect is here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cribwork_placement::{PlacementPolicy, REPAIR_AFTER_MS, ReplicationFactor};
+use cribwork_proto::cribwork::admin::Setting;
+
+use crate::{ServerError, parse_duration};
+
+const REPLICATION_FACTOR: &str = "replication_factor";
+const REPAIR_AFTER: &str = "repair_after";
+/// Shorter, and a pause of a healthy node would cost copies of all its data.
+const REPAIR_AFTER_MIN: Duration = Duration::from_secs(5);
+
+/// Name, and what it means.
+const ALL: [(&str, &str); 2] = [
+    (REPLICATION_FACTOR, "Replicas of each range: 1, 3 or 5."),
+    (
+        REPAIR_AFTER,
+        "How long a node may be silent before its replicas are made anew elsewhere; 5s or more.",
+    ),
+];
+
+/// What was set, by name; the rest has its default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    set: BTreeMap<String, String>,
+}
+
+impl Settings {
+    pub(super) fn new(set: BTreeMap<String, String>) -> Self {
+        Self { set }
+    }
+
+    /// What is stored: names of a later build stay.
+    pub(super) fn stored(&self) -> &BTreeMap<String, String> {
+        &self.set
+    }
+
+    /// The same with one setting changed.
+    pub(super) fn with(&self, key: &str, value: &str) -> Result<Self, ServerError> {
+        let invalid = |why: String| Err(ServerError::Invalid(format!("{key}: {why}")));
+        let checked = match key {
+            REPLICATION_FACTOR => match value.parse().map(ReplicationFactor::new) {
+                Ok(Ok(factor)) => factor.get().to_string(),
+                _ => return invalid(format!("{value:?} is not 1, 3 or 5")),
+            },
+            REPAIR_AFTER => match parse_duration(value) {
+                Ok(after) if after >= REPAIR_AFTER_MIN => value.trim().to_owned(),
+                Ok(_) => return invalid(format!("{value} is shorter than 5s")),
+                Err(why) => return invalid(why),
+            },
+            _ => return Err(unknown(key)),
+        };
+        let mut set = self.set.clone();
+        set.insert(key.to_owned(), checked);
+        Ok(Self { set })
+    }
+
+    /// All settings, or the one with this name.
+    pub(super) fn list(&self, key: &str) -> Result<Vec<Setting>, ServerError> {
+        let wanted = ALL.iter().filter(|(name, _)| key.is_empty() || key == *name);
+        let setting = |(name, meaning): &(&str, &str)| Setting {
+            key: (*name).to_owned(),
+            value: self.value(name),
+            meaning: (*meaning).to_owned(),
+        };
+        let settings: Vec<Setting> = wanted.map(setting).collect();
+        match settings.is_empty() {
+            true => Err(unknown(key)),
+            false => Ok(settings),
+        }
+    }
+
+    fn value(&self, name: &str) -> String {
+        let default = match name {
+            REPLICATION_FACTOR => ReplicationFactor::default().get().to_string(),
+            _ => format!("{}s", REPAIR_AFTER_MS / 1000),
+        };
+        self.set.get(name).cloned().unwrap_or(default)
+    }
+
+    /// What the schedulers may do.
+    pub(super) fn policy(&self) -> PlacementPolicy {
+        // What is stored was checked; a value that this build cannot read counts as not set.
+        let factor = self.value(REPLICATION_FACTOR).parse().ok();
+        let factor = factor.and_then(|factor| ReplicationFactor::new(factor).ok());
+        let after = parse_duration(&self.value(REPAIR_AFTER)).ok();
+        let after = after.map(|after| after.as_millis() as u64);
+        PlacementPolicy {
+            replication_factor: factor.unwrap_or_default(),
+            repair_after_ms: after.unwrap_or(REPAIR_AFTER_MS),
+            ..PlacementPolicy::default()
+        }
+    }
+}
+
+fn unknown(key: &str) -> ServerError {
+    let names: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
+    ServerError::Invalid(format!("{key:?} is no setting: there are {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked_and_take_effect() {
+        let settings = Settings::default();
+        assert_eq!(settings.policy(), PlacementPolicy::default());
+        let values: Vec<_> = settings.list("").unwrap().into_iter().map(|it| it.value).collect();
+        assert_eq!(values, ["3", "300s"]);
+        let settings = settings.with(REPLICATION_FACTOR, "5").unwrap();
+        let settings = settings.with(REPAIR_AFTER, "1m 30s").unwrap();
+        let policy = Settings::new(settings.stored().clone()).policy();
+        assert_eq!((policy.replication_factor.get(), policy.repair_after_ms), (5, 90_000));
+        assert_eq!(settings.list(REPAIR_AFTER).unwrap()[0].value, "1m 30s");
+        for (key, value) in
+            [(REPLICATION_FACTOR, "2"), (REPLICATION_FACTOR, ""), (REPAIR_AFTER, "1s"), ("x", "1")]
+        {
+            assert!(settings.with(key, value).is_err(), "{key}={value}");
+        }
+        assert!(settings.list("x").unwrap_err().to_string().contains(REPAIR_AFTER));
+    }
+
+    #[test]
+    fn what_a_later_build_stored_does_not_disturb() {
+        let set = [("merge", "on"), (REPLICATION_FACTOR, "7")];
+        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = Settings::new(BTreeMap::from(set));
+        assert_eq!(settings.policy().replication_factor.get(), 3);
+        assert!(settings.with(REPAIR_AFTER, "9s").unwrap().stored().contains_key("merge"));
+    }
+}
