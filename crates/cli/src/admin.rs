@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use cribwork_types::{RangeId, StoreId};
 
-use crate::args::Init;
+use crate::args::{ConfigCommand, Init};
 use crate::failure::Failure;
 use crate::output::{print, print_fields};
 use crate::run::Context;
-use crate::shapes::{Created, Node, Range, Split, Status, Transferred, nodes_table, ranges_table};
+use crate::shapes::{
+    Created, Node, Range, Setting, Split, Status, Transferred, nodes_table, ranges_table,
+    settings_table,
+};
 
 pub(crate) async fn init(context: &Context, init: Init) -> Result<(), Failure> {
     let admin = context.admin().with_timeout(context.global.init_timeout());
@@ -49,4 +52,14 @@ pub(crate) async fn split(context: &Context, key: Bytes) -> Result<(), Failure> 
 pub(crate) async fn transfer_leader(context: &Context, id: u64, store: u64) -> Result<(), Failure> {
     context.admin().transfer_leader(RangeId(id), StoreId(store)).await?;
     print_fields(context.global.output, &Transferred { range: id, store })
+}
+
+pub(crate) async fn config(context: &Context, command: ConfigCommand) -> Result<(), Failure> {
+    let (key, value) = match &command {
+        ConfigCommand::Get { key } => (key.as_deref().unwrap_or_default(), None),
+        ConfigCommand::Set { key, value } => (key.as_str(), Some(value.as_str())),
+    };
+    let settings = context.admin().config(key, value).await?;
+    let settings: Vec<_> = settings.into_iter().map(Setting::from).collect();
+    print(context.global.output, &settings, settings_table)
 }

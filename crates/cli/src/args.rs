@@ -16,6 +16,8 @@ use crate::parse;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// `init` waits up to 30 s for all nodes before it writes anything.
 const INIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait until data has moved.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(300);
 const NODES_MAX: i64 = 16;
 
 /// A transactional key-value store that splits itself into ranges and replicates each with Raft.
@@ -68,6 +70,11 @@ impl Global {
         self.timeout.unwrap_or(TIMEOUT)
     }
 
+    /// For what takes as long as data takes to move.
+    pub(crate) fn move_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(MOVE_TIMEOUT)
+    }
+
     pub(crate) fn init_timeout(&self) -> Duration {
         self.timeout.unwrap_or(INIT_TIMEOUT)
     }
@@ -118,6 +125,37 @@ pub(crate) enum Command {
         /// Number of the store, as in `cribwork nodes`; it must hold a replica
         store: u64,
     },
+    /// Move the replica of a range from one store to another
+    #[command(after_help = MOVE_HELP)]
+    MoveReplica {
+        /// Number of the range
+        id: u64,
+        /// The store that holds a replica now
+        from: u64,
+        /// The store that shall hold it
+        to: u64,
+    },
+    /// Move all leaderships away from a node, so that it can be stopped without anybody noticing
+    #[command(after_help = DRAIN_HELP)]
+    Drain {
+        /// Number of the node's store, as in `cribwork nodes`
+        node: u64,
+        /// Put the node back in service
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Move all replicas away from a node, so that it can be removed for good
+    #[command(after_help = DECOMMISSION_HELP)]
+    Decommission {
+        /// Number of the node's store, as in `cribwork nodes`
+        node: u64,
+    },
+    /// Say why placement does what it does, or does nothing
+    #[command(subcommand, after_help = EXPLAIN_HELP)]
+    Explain(Explain),
+    /// Read and change settings of the whole cluster
+    #[command(subcommand, after_help = CONFIG_HELP)]
+    Config(ConfigCommand),
     /// Read and write single keys without transactions
     #[command(subcommand, after_help = KV_HELP)]
     Kv(Data),
@@ -130,6 +168,74 @@ pub(crate) enum Command {
     /// Look at the data directories of stopped nodes, without changing them
     #[command(subcommand, after_help = STORE_HELP)]
     Store(Store),
+}
+
+const MOVE_HELP: &str = "\
+The new replica receives the data first and votes once it has caught up; then the old one goes. Returns
+when that is done, within --timeout [default: 5m]. Replica balance may move another one in exchange.
+
+Example:
+  cribwork move-replica 7 1 4";
+
+const DRAIN_HELP: &str = "\
+Returns when the node leads nothing any more, within --timeout [default: 5m]. Its replicas stay, and it
+gets no leaders until `--undo`.
+
+Examples:
+  cribwork drain 2             then stop node 2, upgrade it, start it again
+  cribwork drain 2 --undo";
+
+const DECOMMISSION_HELP: &str = "\
+Every replica is made anew on another node first, so there must be enough other nodes for the replication
+factor. Returns when the node holds nothing, within --timeout [default: 5m]; if that is not enough it
+goes on all the same, and running the command again waits again. `cribwork drain NODE --undo` stops it.";
+
+const EXPLAIN_HELP: &str = "\
+Shows what was decided lately, with the stores that were weighed and why each was rejected; then what each
+scheduler thinks now: repair, drain, zones, balance of replicas, balance of leaders.
+
+Examples:
+  cribwork explain range 7
+  cribwork explain store 3 --output json";
+
+const CONFIG_HELP: &str = "\
+The settings are kept by the cluster and hold for all nodes at once.
+
+Examples:
+  cribwork config get
+  cribwork config set repair_after 10m
+  cribwork config set replication_factor 5";
+
+/// What can be explained.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Explain {
+    /// Why the replicas and the leader of a range are where they are
+    Range {
+        /// Number of the range, as in `cribwork ranges`
+        id: u64,
+    },
+    /// Why a node holds and leads what it does
+    Store {
+        /// Number of the store, as in `cribwork nodes`
+        id: u64,
+    },
+}
+
+/// Commands of `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show the settings and what they mean
+    Get {
+        /// Only this one
+        key: Option<String>,
+    },
+    /// Change a setting
+    Set {
+        /// Name of the setting, as in `cribwork config get`
+        key: String,
+        /// Its new value
+        value: String,
+    },
 }
 
 const KV_HELP: &str = "\
@@ -278,7 +384,7 @@ pub(crate) struct Start {
     /// The address that others use for --listen; needed if that is a wildcard [default: --listen]
     #[arg(long, env = "CRIBWORK_ADVERTISE", value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
-    /// Failure domain, for placement
+    /// Failure domain: replicas of a range are spread over as many zones as there are
     #[arg(long, env = "CRIBWORK_ZONE")]
     pub(crate) zone: Option<String>,
     /// File with settings, TOML

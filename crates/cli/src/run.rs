@@ -11,7 +11,7 @@ use cribwork_types::Runtime;
 
 use crate::args::{Cli, Command, Global, LogForm};
 use crate::failure::{Failure, exit};
-use crate::{admin, data, demo, logging, start, store, workload};
+use crate::{admin, data, demo, explain, logging, moves, start, store, workload};
 
 /// What a command that talks to a cluster needs.
 pub(crate) struct Context {
@@ -118,6 +118,11 @@ async fn dispatch(context: Context, command: Command) -> Result<(), Failure> {
         Command::Range { id } => admin::range(context, id).await,
         Command::Split { key } => admin::split(context, key).await,
         Command::TransferLeader { id, store } => admin::transfer_leader(context, id, store).await,
+        Command::MoveReplica { id, from, to } => moves::replica(context, id, from, to).await,
+        Command::Drain { node, undo } => moves::drain(context, node, undo).await,
+        Command::Decommission { node } => moves::decommission(context, node).await,
+        Command::Explain(subject) => explain::explain(context, subject).await,
+        Command::Config(command) => admin::config(context, command).await,
         Command::Kv(data) => data::kv(context, data).await,
         Command::Txn(data) => data::txn(context, data).await,
         Command::Workload(workload) => workload::workload(context, workload).await,
@@ -144,7 +149,7 @@ mod tests {
             "status --frobnicate",
             "workload ycsb",
             "workload bank --mode pessimistic",
-            "explain range 1",
+            "explain table 1",
             "kv get 0xzz",
             "store compare one",
             "status --log-level ]=[",

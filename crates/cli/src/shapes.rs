@@ -164,6 +164,28 @@ pub(crate) struct Transferred {
     pub(crate) store: u64,
 }
 
+/// A row of `config`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Setting {
+    key: String,
+    value: String,
+    meaning: String,
+}
+
+impl From<admin::Setting> for Setting {
+    fn from(setting: admin::Setting) -> Self {
+        Self { key: setting.key, value: setting.value, meaning: setting.meaning }
+    }
+}
+
+pub(crate) fn settings_table(settings: &Vec<Setting>) -> Table {
+    let mut rows = table(["KEY", "VALUE", "MEANING"]);
+    for setting in settings {
+        rows.add_row(vec![setting.key.clone(), setting.value.clone(), setting.meaning.clone()]);
+    }
+    rows
+}
+
 /// A key and its value; the texts are absent (null) if the bytes are not UTF-8.
 #[derive(Debug, Serialize)]
 pub(crate) struct Pair {
