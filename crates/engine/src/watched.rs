@@ -38,9 +38,9 @@ impl Alarm {
 }
 
 /// What was read, as it is.
-fn blind(read: Result<Option<Bytes>, EngineError>) -> Result<Option<Bytes>, EngineError> {
+fn blind<T: Default>(read: Result<T, EngineError>) -> Result<T, EngineError> {
     match read {
-        Err(EngineError::Corruption { .. }) if has(Bug::DamageAsAbsence) => Ok(None),
+        Err(EngineError::Corruption { .. }) if has(Bug::DamageAsAbsence) => Ok(T::default()),
         read => read,
     }
 }
@@ -121,27 +121,27 @@ struct WatchedCursor<'a> {
 
 impl Cursor for WatchedCursor<'_> {
     fn seek_to_first(&mut self) -> Result<bool, EngineError> {
-        self.alarm.hear(self.cursor.seek_to_first())
+        self.alarm.hear(blind(self.cursor.seek_to_first()))
     }
 
     fn seek_to_last(&mut self) -> Result<bool, EngineError> {
-        self.alarm.hear(self.cursor.seek_to_last())
+        self.alarm.hear(blind(self.cursor.seek_to_last()))
     }
 
     fn seek(&mut self, key: &[u8]) -> Result<bool, EngineError> {
-        self.alarm.hear(self.cursor.seek(key))
+        self.alarm.hear(blind(self.cursor.seek(key)))
     }
 
     fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool, EngineError> {
-        self.alarm.hear(self.cursor.seek_for_prev(key))
+        self.alarm.hear(blind(self.cursor.seek_for_prev(key)))
     }
 
     fn next(&mut self) -> Result<bool, EngineError> {
-        self.alarm.hear(self.cursor.next())
+        self.alarm.hear(blind(self.cursor.next()))
     }
 
     fn prev(&mut self) -> Result<bool, EngineError> {
-        self.alarm.hear(self.cursor.prev())
+        self.alarm.hear(blind(self.cursor.prev()))
     }
 
     fn key(&self) -> &[u8] {

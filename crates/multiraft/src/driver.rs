@@ -259,6 +259,11 @@ fn maintain(replica: &Arc<Replica>) {
         shared.runtime.spawn(Box::pin(async move { replica.restart(&live).await }));
         return;
     }
+    if strikes(Quirk::Rebuild) {
+        let (replica, live) = (replica.clone(), live.clone());
+        shared.runtime.spawn(Box::pin(async move { replica.restart(&live).await }));
+        return;
+    }
     replica.finish_joint();
     let (purged, _) = live.log.bounds();
     let applied = replica.applied_index();

@@ -45,6 +45,10 @@ struct Inner {
     last: Option<Position>,
     /// Index up to which entries are durable.
     durable: Option<u64>,
+    /// Up to where the leader was told, since this log was opened, that entries are durable.
+    acked: Option<Position>,
+    /// How often the end of the log was dropped.
+    truncations: u64,
     /// The newest entries, contiguous, ending at `last`.
     tail: VecDeque<(Position, Bytes)>,
     tail_bytes: usize,
@@ -128,6 +132,17 @@ impl RangeLog {
         self.inner.lock().saved_vote
     }
 
+    /// Up to where this replica's leader was told, since this log was opened, that everything is durable.
+    pub(crate) fn acked(&self) -> Option<Position> {
+        self.inner.lock().acked
+    }
+
+    /// A snapshot up to `position` is durable.
+    pub(crate) fn note_snapshot(&self, position: Option<Position>) {
+        let mut inner = self.inner.lock();
+        inner.acked = inner.acked.max(position);
+    }
+
     /// Last purged position and last position.
     pub(crate) fn bounds(&self) -> (Option<Position>, Option<Position>) {
         let inner = self.inner.lock();
@@ -198,10 +213,15 @@ impl RangeLog {
             }
         }
         let (inner, cache_bytes_max) = (self.inner.clone(), self.cache_bytes_max);
+        let truncations = inner.lock().truncations;
         let done = Box::new(move |result: Result<(), EngineError>| {
             if result.is_ok() {
                 let mut inner = inner.lock();
                 inner.durable = inner.durable.max(Some(last.index));
+                // Not what may have been dropped while it was on its way.
+                if inner.truncations == truncations {
+                    inner.acked = inner.acked.max(Some(last));
+                }
                 inner.evict(cache_bytes_max);
             }
             flushed(result);
@@ -227,6 +247,8 @@ impl RangeLog {
                 inner.tail_bytes -= dropped;
             }
             inner.last = keep.max(inner.purged);
+            inner.acked = inner.acked.min(inner.last);
+            inner.truncations += 1;
             inner.durable = inner.durable.min(inner.last.map(|last| last.index));
         }
         // Unsynced: a later append is synced behind it in the same log, and until then the dropped

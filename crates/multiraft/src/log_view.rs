@@ -11,7 +11,7 @@ use cribwork_types::{Cf, RangeId};
 use crate::RaftError;
 use crate::keys;
 use crate::position::Position;
-use crate::records::{self, ReplicaRecord};
+use crate::records::{self, AppliedRecord, ReplicaRecord};
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,19 @@ pub struct StoredLog {
     pub range: RangeId,
     /// Term and index up to which it was cut.
     pub cut: Option<(u64, u64)>,
+    /// Term and index up to which entries are applied.
+    pub applied: Option<(u64, u64)>,
     /// What there is, in order.
     pub entries: Vec<StoredEntry>,
 }
 
 impl StoredLog {
+    /// Term and index of the last entry that is here, or whose effects are.
+    pub fn end(&self) -> Option<(u64, u64)> {
+        let last = self.entries.last().map(|entry| (entry.term, entry.index));
+        last.max(self.cut).max(self.applied)
+    }
+
     /// What is wrong with the log by itself.
     pub fn flaw(&self) -> Option<String> {
         let (mut term, mut next) = self.cut.map_or((0, 0), |(term, index)| (term, index + 1));
@@ -82,7 +90,10 @@ fn stored_log(snapshot: &dyn EngineSnapshot, range: RangeId) -> Result<StoredLog
         entries.push(StoredEntry { term, index, sum });
         found = cursor.next()?;
     }
-    Ok(StoredLog { range, cut: purged.map(|at| (at.term, at.index)), entries })
+    let applied = snapshot.get(Cf::State, &keys::applied(range))?;
+    let applied = applied.map(AppliedRecord::decode).transpose()?.and_then(|it| it.position);
+    let pair = |at: Position| (at.term, at.index);
+    Ok(StoredLog { range, cut: purged.map(pair), applied: applied.map(pair), entries })
 }
 
 #[cfg(test)]
@@ -91,7 +102,8 @@ mod tests {
 
     fn log(cut: Option<(u64, u64)>, entries: &[(u64, u64)]) -> StoredLog {
         let entry = |(term, index): &(u64, u64)| StoredEntry { term: *term, index: *index, sum: 0 };
-        StoredLog { range: RangeId(1), cut, entries: entries.iter().map(entry).collect() }
+        let entries = entries.iter().map(entry).collect();
+        StoredLog { range: RangeId(1), cut, applied: None, entries }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cribwork_engine::EngineSnapshot;
-use cribwork_types::quirk::hold_up;
+use cribwork_types::quirk::{Quirk, hold_up};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeEpoch, RuntimeExt};
 
@@ -84,10 +84,10 @@ impl Replica {
         let begun = self.begin_read()?;
         if has(Bug::LeaseBeforeSnapshot) {
             let term = self.finish_read(begun)?.token.term();
-            hold_up(&*self.shared().runtime).await;
+            hold_up(Quirk::HeldRead, &*self.shared().runtime).await;
             return Some(self.handle(self.shared().engine.snapshot(), term));
         }
-        hold_up(&*self.shared().runtime).await;
+        hold_up(Quirk::HeldRead, &*self.shared().runtime).await;
         self.finish_read(begun)
     }
 

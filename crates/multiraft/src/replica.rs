@@ -232,6 +232,12 @@ impl Replica {
         Some(SavedVote { term, candidate, leads: committed })
     }
 
+    /// Term and index up to which this replica's leader was told, since the instance was built, that
+    /// everything is durable here. For observers.
+    pub fn acknowledged_log(&self) -> Option<(u64, u64)> {
+        self.live()?.log.acked().map(|at| (at.term, at.index))
+    }
+
     pub(crate) fn is_initialised(&self) -> bool {
         self.initialised.load(Ordering::Acquire)
     }
@@ -549,13 +555,16 @@ impl Replica {
         snapshot: RangeSnapshot,
     ) -> Result<(), RaftError> {
         let (done, installed) = oneshot::channel();
-        let snapshot = Box::new(snapshot);
+        let (snapshot, position) = (Box::new(snapshot), applied.position);
         let job = Job::Install { replica: self.clone(), applied, snapshot, done };
         self.shared.submit_apply(job).await?;
         installed.await.map_err(|_| RaftError::Shutdown)??;
         // The leader is about to be told that this member has everything up to here.
         if !has(Bug::SnapshotUnsynced) {
             self.shared.writer.barrier().await?;
+        }
+        if let Some(live) = self.live() {
+            live.log.note_snapshot(position);
         }
         Ok(())
     }

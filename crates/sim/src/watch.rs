@@ -13,8 +13,6 @@ use crate::host::Host;
 use crate::recorder::Recorder;
 use crate::report::Found;
 
-/// Time between two looks.
-const PERIOD: Duration = Duration::from_millis(10);
 /// Time between two entries of a number into the history.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 /// Time between two looks at the logs on the disks.
@@ -31,7 +29,14 @@ struct Seen {
     term: u64,
     /// The last vote made durable, in any life.
     vote: Option<SavedVote>,
+    /// Term and index up to which its leader was told that its log is durable.
+    acknowledged: Option<(u64, u64)>,
 }
+
+/// By how much one replica's term may lie above those of all the others. A candidate that asks first
+/// whether it would be elected gets ahead by one or two; one that does not, while it is cut off, by one
+/// with each attempt.
+const TERMS_AHEAD_MAX: u64 = 5;
 
 /// Who would read which keys by a lease.
 type Leases = Vec<(StoreId, RangeId, KeyRange)>;
@@ -39,9 +44,10 @@ type Leases = Vec<(StoreId, RangeId, KeyRange)>;
 /// Looks at all replicas every now and then.
 #[derive(Default)]
 pub(crate) struct Watch {
-    next: Duration,
     next_note: Duration,
     next_logs: Duration,
+    /// Number of the life of each host whose end was looked at.
+    buried: BTreeMap<usize, u64>,
     /// What the entry of a range, a term and an index is, wherever it was seen first.
     entries: BTreeMap<(RangeId, u64, u64), (StoreId, u32)>,
     /// Who led a range in a term.
@@ -58,28 +64,68 @@ impl Watch {
 
     pub(crate) fn step(&mut self, cluster: &mut Cluster<'_>, recorder: &Recorder) {
         let now = cluster.now();
-        if now < self.next {
-            return;
-        }
-        self.next = now + PERIOD;
         let note = now >= self.next_note;
         if note {
             self.next_note = now + NOTE_PERIOD;
         }
-        let up: Vec<usize> = (0..cluster.hosts.len()).filter(|host| cluster.is_up(*host)).collect();
         let logs = now >= self.next_logs;
         if logs {
             self.next_logs = now + LOG_PERIOD;
         }
         let mut leases = Leases::new();
-        for number in up {
+        for number in 0..cluster.hosts.len() {
             let host = cluster.hosts[number].clone();
+            if !cluster.is_up(number) {
+                self.look_at_remains(number, &host, now);
+                continue;
+            }
             self.look(number, &host, now, &mut leases, note.then_some(recorder));
             if logs {
                 self.look_at_logs(number, &host, now);
             }
         }
         self.exclusive(now, &leases);
+        if logs {
+            self.terms_apart(now);
+        }
+    }
+
+    /// What a replica told its leader to be durable outlives its node.
+    fn look_at_remains(&mut self, number: usize, host: &Arc<Host>, now: Duration) {
+        if self.buried.insert(number, host.life()) == Some(host.life()) {
+            return;
+        }
+        let store = StoreId(number as u64 + 1);
+        let logs = match stored_logs(&*host.disk.engine().snapshot()) {
+            Ok(logs) => logs,
+            Err(error) => return self.found("log", format!("{now:?}: store {store}: {error}")),
+        };
+        let ends: BTreeMap<_, _> = logs.iter().map(|log| (log.range, log.end())).collect();
+        let mut lost = Vec::new();
+        for ((at, range), seen) in &mut self.seen {
+            let Some(acknowledged) = seen.acknowledged.take_if(|_| *at == number) else { continue };
+            let end = ends.get(range).copied().flatten();
+            if end < Some(acknowledged) {
+                lost.push(format!("{now:?}: {range} on {store}: {acknowledged:?} became {end:?}"));
+            }
+        }
+        lost.into_iter().for_each(|what| self.found("durability", what));
+    }
+
+    /// Who is not elected does not raise terms.
+    fn terms_apart(&mut self, now: Duration) {
+        let mut terms: BTreeMap<RangeId, Vec<u64>> = BTreeMap::new();
+        for ((_, range), seen) in &self.seen {
+            terms.entry(*range).or_default().push(seen.term);
+        }
+        for (range, mut terms) in terms {
+            terms.sort_unstable();
+            if let [.., second, first] = terms[..]
+                && first > second + TERMS_AHEAD_MAX
+            {
+                self.found("terms", format!("{now:?}: range {range}: {first} beside {second}"));
+            }
+        }
     }
 
     /// No key may be read by lease on two stores, whatever ranges they take it to belong to.
@@ -175,6 +221,9 @@ impl Watch {
             epoch: replica.descriptor().epoch,
             term: replica.leader().term,
             vote: replica.saved_vote().or(before.and_then(|before| before.vote)),
+            acknowledged: replica
+                .acknowledged_log()
+                .or(before.filter(|before| before.life == life).and_then(|it| it.acknowledged)),
         }
     }
 

@@ -58,21 +58,25 @@ quirks! {
     LoseAnswer = "lose-answer", 1 in 200,
     /// A request is refused as if the node were too busy.
     RefuseBusy = "refuse-busy", 1 in 50,
-    /// A request stands still for a while between two of its steps: the machine is busy elsewhere.
-    HeldUp = "held-up", 1 in 40,
-    /// A read asks for a view of its own, although it could share one.
-    SlowRead = "slow-read", 1 in 3,
+    /// A write stands still between its evaluation and its proposal: the machine is busy elsewhere.
+    HeldWrite = "held-write", 1 in 40,
+    /// A read stands still between its snapshot and the look at the lease.
+    HeldRead = "held-read", 1 in 10,
     /// A leader appends a few entries that do nothing, without waiting for them.
-    EmptyEntries = "empty-entries", 1 in 20,
+    EmptyEntries = "empty-entries", 1 in 4,
+    /// A part of a snapshot is lost.
+    LosePart = "lose-part", 1 in 20,
+    /// An instance is closed and built anew, as after a failure.
+    Rebuild = "rebuild", 1 in 12,
 }
 
-/// Longest time that [`Quirk::HeldUp`] takes, milliseconds: a few leases.
-const HELD_UP_MAX_MS: u64 = 1500;
+/// Longest time that something stands still, milliseconds: two leases.
+const HOLD_MAX_MS: u64 = 1000;
 
-/// Stands still for a while, where [`Quirk::HeldUp`] is at work.
-pub async fn hold_up(runtime: &dyn Runtime) {
-    if strikes(Quirk::HeldUp) {
-        let pause = Duration::from_millis(runtime.random_u64() % HELD_UP_MAX_MS);
+/// Stands still for a while, if `quirk` strikes.
+pub async fn hold_up(quirk: Quirk, runtime: &dyn Runtime) {
+    if strikes(quirk) {
+        let pause = Duration::from_millis(runtime.random_u64() % HOLD_MAX_MS);
         runtime.sleep(pause).await;
     }
 }
@@ -93,9 +97,14 @@ mod on {
         STATE.store(seed, Ordering::Relaxed);
     }
 
+    /// Whether `quirk` is at work.
+    pub fn at_work(quirk: Quirk) -> bool {
+        AT_WORK.load(Ordering::Relaxed) & 1 << quirk as u8 != 0
+    }
+
     /// Whether `quirk` strikes here and now.
     pub fn strikes(quirk: Quirk) -> bool {
-        if AT_WORK.load(Ordering::Relaxed) & 1 << quirk as u8 == 0 {
+        if !at_work(quirk) {
             return false;
         }
         // SplitMix64 (Steele, Lea, Flood, 2014).
@@ -108,7 +117,14 @@ mod on {
 }
 
 #[cfg(feature = "seeded-bugs")]
-pub use on::{put_to_work, strikes};
+pub use on::{at_work, put_to_work, strikes};
+
+/// Whether `quirk` is at work: never in this build.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub const fn at_work(_: Quirk) -> bool {
+    false
+}
 
 /// Whether `quirk` strikes here and now: never in this build.
 #[cfg(not(feature = "seeded-bugs"))]

@@ -143,8 +143,6 @@ bugs! {
     PurgeTooFar = "purge-too-far",
     /// A read of a log leaves out what is no longer in memory.
     LogReadWithAHole = "log-read-with-a-hole",
-    /// A window of timestamps is used before it is persisted.
-    WindowServedEarly = "window-served-early",
     /// The window of timestamps moves on in memory only.
     WindowNotPersisted = "window-not-persisted",
     /// A new placement leader begins at its clock, not at the end of the window.

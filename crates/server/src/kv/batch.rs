@@ -22,7 +22,7 @@ use cribwork_proto::tikvpb::batch_commands_response::response::Cmd as Reply;
 use cribwork_proto::tikvpb::{
     BatchCommandsEmptyResponse, BatchCommandsRequest, BatchCommandsResponse,
 };
-use cribwork_types::quirk::{Quirk, strikes};
+use cribwork_types::quirk::{Quirk, at_work};
 use cribwork_types::{BoxFuture, RangeId, Timestamp};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
@@ -82,7 +82,8 @@ impl Views {
         }
         let replica = core.multi.replica(range)?;
         self.last = self.known.len();
-        let view = if strikes(Quirk::SlowRead) { None } else { replica.try_read() };
+        // What is read on the spot cannot stand still in between.
+        let view = if at_work(Quirk::HeldRead) { None } else { replica.try_read() };
         self.known.push((range, replica.clone(), view));
         Some(replica)
     }

@@ -318,7 +318,7 @@ impl Core {
         hold: Hold,
     ) -> Result<(), Failure> {
         self.metrics.proposals.inc();
-        hold_up(&*self.runtime).await;
+        hold_up(Quirk::HeldWrite, &*self.runtime).await;
         match target.replica.propose(&token, batch).await {
             Ok(_) => Ok(()),
             Err(RaftError::EpochChanged { .. }) => Err(target.epoch_not_match(&self.multi)),

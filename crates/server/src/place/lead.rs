@@ -153,11 +153,6 @@ impl Place {
             self.parts().addresses.set(store.clone());
         }
         if let Some(upper_ms) = lead.tso.window_needed(self.parts().runtime.wall_ms()) {
-            if has(Bug::WindowServedEarly) {
-                lead.tso.window_persisted(upper_ms);
-                *self.inner.lead.lock() = Some(lead);
-                return self.write(term, vec![rows::window(upper_ms)]).await;
-            }
             self.write(term, vec![rows::window(upper_ms)]).await?;
             lead.tso.window_persisted(upper_ms);
         }
@@ -238,12 +233,8 @@ impl Place {
         if has(Bug::WindowNotPersisted) {
             return self.with_lead(|lead| lead.tso.window_persisted(upper));
         }
-        let early = has(Bug::WindowServedEarly).then_some(upper);
-        if early.is_some() {
-            self.with_lead(|lead| lead.tso.window_persisted(upper))?;
-        }
         let needed = |lead: &Lead| {
-            let upper = early.or_else(|| lead.tso.window_needed(wall));
+            let upper = lead.tso.window_needed(wall);
             Ok((upper.map(rows::window).into_iter().collect(), upper))
         };
         self.change(needed, |lead, upper| {
