@@ -79,6 +79,17 @@ pub(crate) fn tombstone(range: RangeId) -> Vec<u8> {
     state_key(TOMBSTONE, range)
 }
 
+/// `state`: all tombstones.
+pub(crate) fn all_tombstones() -> KeyRange {
+    KeyRange::new(vec![TOMBSTONE], vec![TOMBSTONE + 1])
+}
+
+/// The range that a key of the `state` family is about.
+pub(crate) fn state_range(key: &[u8]) -> Option<RangeId> {
+    let id: [u8; 8] = key.get(1..9)?.try_into().ok()?;
+    Some(RangeId(u64::from_be_bytes(id)))
+}
+
 /// `state`: how far a range is applied, with the membership as of then.
 pub(crate) fn applied(range: RangeId) -> Vec<u8> {
     state_key(APPLIED, range)

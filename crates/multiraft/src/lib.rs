@@ -61,5 +61,6 @@ pub use node::{MultiRaft, NodeParts, Sender};
 pub use observer::{NoObserver, Observer};
 pub use options::MultiRaftOptions;
 pub use read::{ReadHandle, WriteToken};
+pub use removal::tombstones;
 pub use replica::{LeaderView, Replica, ReplicaState, SavedVote};
 pub use split::NewRange;

@@ -9,11 +9,12 @@
 //! *tombstone*: the highest replica id of the range that this store was rid of. No replica with such an
 //! id is made again, so no id ever votes with its memory lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use cribwork_engine::Engine;
+use cribwork_engine::{Engine, EngineSnapshot};
 use cribwork_transport::{Class, Message};
 use cribwork_types::codec::Reader;
 use cribwork_types::seeded::{Bug, has};
@@ -38,6 +39,26 @@ pub(crate) fn tombstone(
 ) -> Result<Option<ReplicaId>, RaftError> {
     let stored = engine.get(Cf::State, &keys::tombstone(range))?;
     Ok(stored.map(decode).transpose()?)
+}
+
+/// The highest replica id of each range that a store was rid of, in one view of it.
+///
+/// # Errors
+/// [`RaftError::Engine`] or [`RaftError::Codec`] if the store cannot be read or a record is damaged.
+pub fn tombstones(
+    snapshot: &dyn EngineSnapshot,
+) -> Result<BTreeMap<RangeId, ReplicaId>, RaftError> {
+    let mut all = BTreeMap::new();
+    let mut cursor = snapshot.cursor(Cf::State, &keys::all_tombstones());
+    let mut found = cursor.seek_to_first()?;
+    while found {
+        let gone = decode(Bytes::copy_from_slice(cursor.value()))?;
+        if let Some(range) = keys::state_range(cursor.key()) {
+            all.insert(range, gone);
+        }
+        found = cursor.next()?;
+    }
+    Ok(all)
 }
 
 fn encode(id: ReplicaId) -> Bytes {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cribwork_checker::Op;
-use cribwork_multiraft::{Replica, SavedVote, stored_logs};
+use cribwork_multiraft::{Replica, SavedVote, stored_logs, tombstones};
 use cribwork_types::{KeyRange, RangeEpoch, RangeId, ReplicaId, StoreId};
 
 use crate::cluster::Cluster;
@@ -96,14 +96,19 @@ impl Watch {
             return;
         }
         let store = StoreId(number as u64 + 1);
-        let logs = match stored_logs(&*host.disk.engine().snapshot()) {
-            Ok(logs) => logs,
+        let snapshot = host.disk.engine().snapshot();
+        let read = stored_logs(&*snapshot).and_then(|logs| Ok((logs, tombstones(&*snapshot)?)));
+        let (logs, gone) = match read {
+            Ok(read) => read,
             Err(error) => return self.found("log", format!("{now:?}: store {store}: {error}")),
         };
         let ends: BTreeMap<_, _> = logs.iter().map(|log| (log.range, log.end())).collect();
         let mut lost = Vec::new();
-        for ((at, range), seen) in &mut self.seen {
+        for ((at, range, replica), seen) in &mut self.seen {
             let Some(acknowledged) = seen.acknowledged.take_if(|_| *at == number) else { continue };
+            if gone.get(range).is_some_and(|gone| gone >= replica) {
+                continue;
+            }
             let end = ends.get(range).copied().flatten();
             if end < Some(acknowledged) {
                 lost.push(format!("{now:?}: {range} on {store}: {acknowledged:?} became {end:?}"));
@@ -115,7 +120,7 @@ impl Watch {
     /// Who is not elected does not raise terms.
     fn terms_apart(&mut self, now: Duration) {
         let mut terms: BTreeMap<RangeId, Vec<u64>> = BTreeMap::new();
-        for ((_, range), seen) in &self.seen {
+        for ((_, range, _), seen) in &self.seen {
             terms.entry(*range).or_default().push(seen.term);
         }
         for (range, mut terms) in terms {

@@ -11,6 +11,7 @@ mod commands;
 mod crash;
 mod damage;
 mod histories;
+mod moves;
 mod refusal;
 mod shutdown;
 mod stores;
