@@ -185,13 +185,7 @@ impl Core {
             let why = format!("range {} has no voters", range.id);
             return Ok(Err(Setback::new(Pause::Grow, why)));
         };
-        let context = request.context().get_or_insert_default();
-        context.region_id = range.id.get();
-        context.region_epoch = Some(range.epoch.into());
-        context.peer = Some(replica.into());
-        context.max_execution_duration_ms = limit.as_millis() as u64;
-        context.is_retry_request = call.turn > 0;
-
+        aim(request.context().get_or_insert_default(), call, range, replica, limit);
         let slot = self.stores.slot(replica.store);
         let opened = match slot.channel.initialized() {
             true => Ok(()),
@@ -339,6 +333,21 @@ impl Core {
             }
         }
     }
+}
+
+/// Addresses a request to one replica.
+fn aim(
+    context: &mut kvrpcpb::Context,
+    call: &Call,
+    range: &RangeDescriptor,
+    replica: ReplicaDescriptor,
+    limit: Duration,
+) {
+    context.region_id = range.id.get();
+    context.region_epoch = Some(range.epoch.into());
+    context.peer = Some(replica.into());
+    context.max_execution_duration_ms = limit.as_millis() as u64;
+    context.is_retry_request = call.turn > 0;
 }
 
 fn unsent(error: ChannelError) -> ChannelError {
