@@ -8,6 +8,7 @@
 //! Invariants:
 //! * a learner is promoted only once its log has caught up, so that a change does not cost the range
 //!   its majority;
+//! * nobody is removed unless a majority of those that stay has caught up as well;
 //! * a leader is never removed while it leads: leadership moves first;
 //! * one change at a time, and none that is based on another leader's view.
 
@@ -30,6 +31,8 @@ use crate::replica::{LiveInstance, Replica};
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a learner's log.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
+/// Entries by which a member may be behind and count as caught up: those under way.
+const MAJORITY_LAG_MAX: u64 = 64;
 /// How long a change of members may take once it is proposed.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -169,7 +172,29 @@ impl Replica {
         for id in &incoming {
             self.wait_for_learner(term, *id).await?;
         }
+        if !outgoing.is_empty() {
+            let goes = |id: &ReplicaId| outgoing.contains(id);
+            let stay = descriptor.voters().map(|voter| voter.id).filter(|id| !goes(id));
+            self.check_majority(stay.chain(incoming.iter().copied()).collect()).await?;
+        }
         self.write_members(term, MembersChange::Voters { incoming, outgoing, learners }).await
+    }
+
+    /// Of those that shall vote, a majority holds what this leader has applied. Else the change could
+    /// not be committed, and nobody could be elected in its place: a member that slept through the
+    /// split that made it has nothing to vote with.
+    async fn check_majority(self: &Arc<Self>, voters: Vec<ReplicaId>) -> Result<(), RaftError> {
+        let range = self.range_id();
+        let live = self.instance().await?;
+        let wanted = self.applied_index().saturating_sub(MAJORITY_LAG_MAX);
+        let has_it = |id: &&ReplicaId| {
+            **id == self.replica_id()
+                || live.raft.matched(**id).is_some_and(|index| index >= wanted)
+        };
+        if voters.iter().filter(has_it).count() > voters.len() / 2 {
+            return Ok(());
+        }
+        Err(RaftError::ChangeFailed { range, why: "too few of those that stay have caught up" })
     }
 
     /// Until the learner's log is as long as this leader's was a moment ago.

@@ -202,3 +202,31 @@ async fn a_change_survives_a_power_cut_of_all() {
     assert!(descriptor.replica_on(leaving).is_none() && !descriptor.is_joint());
     wait_for("the removed replica to go", || cluster.replica(leaving, RANGE).is_none()).await;
 }
+
+#[tokio::test]
+async fn nobody_is_removed_while_those_that_stay_have_not_caught_up() {
+    let mut cluster = Cluster::start().await;
+    let (away, _) = follower(&cluster).await;
+    let engine = cluster.kill(away);
+    // The right side's replica on the store that is down does not exist yet.
+    let leader = cluster.leader(RANGE).await;
+    let token = leader.token().await.unwrap();
+    leader.split(&token, bound("m"), new_range()).await.unwrap();
+    let right = cluster.leader(RIGHT).await;
+    let others = right.descriptor();
+    let here = |store: StoreId| store == away || store == home(&right);
+    let alive = others.replicas.iter().find(|member| !here(member.store)).unwrap().id;
+    let remove = ReplicaChange::Members { promote: vec![], remove: vec![alive] };
+    let refused = right.change_replicas(remove.clone()).await;
+    assert!(matches!(refused, Err(RaftError::ChangeFailed { .. })), "{refused:?}");
+    cluster.boot(away, engine);
+    wait_for("the late member", || {
+        cluster.replica(away, RIGHT).is_some_and(|replica| replica.applied_index() > 0)
+    })
+    .await;
+    let mut removed = right.change_replicas(remove.clone()).await;
+    while let Err(RaftError::ChangeFailed { .. }) = removed {
+        removed = right.change_replicas(remove.clone()).await;
+    }
+    assert_eq!(removed.unwrap().replicas.len(), 2);
+}
