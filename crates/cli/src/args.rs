@@ -256,8 +256,8 @@ Examples:
   cribwork txn scan user/ user0";
 
 const STORE_HELP: &str = "\
-Works on directories, not on a cluster: no --endpoints. A directory that a node is running on is refused;
-of others nothing is changed, not even a log's torn end. Every block that is read is checked.
+Works on directories, not on a cluster: no --endpoints. A directory that a node is running on is
+refused; of others nothing is changed, not even a log's torn end. Every block read is checked.
 
 Examples:
   cribwork store show /var/lib/cribwork
@@ -268,23 +268,24 @@ Examples:
 pub(crate) enum Store {
     /// Read all of one store and list families, files and ranges; exit 1 if anything is damaged
     #[command(after_help = "\
-The fingerprint of a range is the number of its keys and a CRC-32C over all keys and values: two replicas
-that stand at the same index must have the same.")]
+The fingerprint of a range is the number of its keys and a CRC-32C over all keys and values: two
+replicas that stand at the same index must have the same.")]
     Show {
         /// Data directory of a stopped node
         dir: PathBuf,
     },
     /// Prove that the replicas on some stores are equal, byte for byte, at equal applied index
     #[command(after_help = "\
-Nodes that stopped at different moments have applied different prefixes of the same log. Who is behind is
-brought up to the others first, in memory: by entries from the logs on these stores that are certainly
-committed, because one of them has applied them. ON DISK is what each store had applied by itself.
+Nodes that stopped at different moments have applied different prefixes of the same log. Who is
+behind is brought up to the others first, in memory: by entries from the logs on these stores
+that are certainly committed, because one of them has applied them. ON DISK is what each store
+had applied by itself.
 
-A range that cannot be brought up, or of which only one replica is in these directories, is not compared;
-it is named, and the exit status is not 0.
+A range that cannot be brought up, or of which only one replica is in these directories, is not
+compared; it is named, and the exit status is not 0.
 
-Exit status: 0 every range is equal on all stores that should hold it, 2 one differs, 1 a store cannot be
-opened or read, or not every range could be compared.")]
+Exit status: 0 every range is equal on all stores that should hold it, 2 one differs, 1 a store
+cannot be opened or read, or not every range could be compared.")]
     Compare {
         /// Data directories of stopped nodes of one cluster; best of all of them
         #[arg(required = true, num_args = 2.., value_name = "DIR")]
