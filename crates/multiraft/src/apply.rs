@@ -361,12 +361,8 @@ impl Working<'_> {
             return Ok(None);
         }
         let applied = seed.write(batch);
-        let leads = seed.record.id == seed.leader && self.leads();
+        let leads = seed.record.id == seed.leader && self.replica.is_elected();
         Ok(Some(Child { seed, applied, leads_in: leads.then_some(split.term) }))
-    }
-
-    fn leads(&self) -> bool {
-        self.replica.leader().leader.is_some_and(|leader| leader.id == self.replica.replica_id())
     }
 }
 

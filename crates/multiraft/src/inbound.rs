@@ -181,12 +181,13 @@ impl Inbound {
         }
     }
 
-    /// A leader that is told so cuts the first entry of its log, which makes Raft send a snapshot.
+    /// A leader that is told so cuts the first entry of its log, which makes Raft send a snapshot. It may
+    /// not serve yet: the member without data may be the one that its majority lacks.
     fn needs_snapshot(&self, message: Message) {
         let Some(replica) = self.shared.replica(message.range) else {
             return;
         };
-        if replica.replica_id() != message.to || !replica.leader().is_self {
+        if replica.replica_id() != message.to || !replica.is_elected() {
             return;
         }
         let Some(live) = replica.live() else { return };

@@ -257,11 +257,15 @@ impl NodeShared {
 
     /// A message of a range that this store does not know: the right side of a split that it has not
     /// applied yet, or slept through. Where the range lies decides what is done, so the sender is
-    /// asked. The message is lost and comes again.
+    /// asked, a leader or one that wants to be (if the leader has died, this member's vote may be the one
+    /// that is missing). The message is lost and comes again.
     pub(crate) fn message_for_unknown_range(&self, from: StoreId, message: &Message) {
         use crate::raft::kind;
-        let from_leader = matches!(message.kind, kind::SNAPSHOT | kind::APPEND | kind::HEARTBEAT);
-        if !from_leader
+        let wants_a_member = matches!(
+            message.kind,
+            kind::SNAPSHOT | kind::APPEND | kind::HEARTBEAT | kind::VOTE | kind::PRE_VOTE
+        );
+        if !wants_a_member
             || message.range == RangeId::PLACEMENT
             || self.creating.load(Ordering::Acquire)
         {

@@ -219,6 +219,11 @@ impl Replica {
         LeaderView { leader, is_self, term: seen.term }
     }
 
+    /// True if this replica was elected, whether it serves yet or not.
+    pub(crate) fn is_elected(&self) -> bool {
+        self.seen.lock().leader == Some(self.id)
+    }
+
     /// A member, by the descriptor, or by where it was heard from.
     fn member(&self, id: ReplicaId, heard_on: Option<StoreId>) -> Option<ReplicaDescriptor> {
         let unheard_of =
@@ -439,11 +444,9 @@ impl Replica {
 
     /// May this member grant a vote to `candidate` now? Beside what openraft checks: not within one
     /// lease of the process's start (a promise made before is forgotten), and not while the leader's
-    /// process is seen alive in the life in which it last led.
+    /// process is seen alive in the life in which it last led. One without data votes as well: it is a
+    /// member from the start, has acknowledged nothing, and a tombstone keeps its id from a second life.
     pub(crate) fn may_grant(&self, candidate: ReplicaId, transfer: bool) -> bool {
-        if !self.is_initialised() {
-            return false;
-        }
         if transfer {
             return true;
         }

@@ -156,7 +156,7 @@ pub(crate) mod kind {
     /// The receiver holds no log of the range and needs a snapshot.
     pub(crate) const NEEDS_SNAPSHOT: u8 = 16;
 
-    /// The receiver does not know the range: its leader is asked where it lies.
+    /// The receiver does not know the range: who leads it, or wants to, is asked where it lies.
     pub(crate) const WHO_IS_THIS: u8 = 18;
     /// The answer: the range's descriptor.
     pub(crate) const INTRODUCTION: u8 = 20;

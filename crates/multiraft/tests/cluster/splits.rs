@@ -235,3 +235,35 @@ async fn a_member_that_got_the_split_by_snapshot_has_both_sides() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_member_without_data_votes_when_the_leader_is_gone() {
+    let mut cluster = Cluster::start_tuned(|options| {
+        options.log_entries_max = 20;
+        options.log_entries_kept = 2;
+    })
+    .await;
+    let leader = cluster.leader(RANGE).await;
+    let home = leader.descriptor().replica(leader.replica_id()).unwrap().store;
+    let others: Vec<_> = stores().into_iter().filter(|store| *store != home).collect();
+    let (behind, stays) = (others[0], others[1]);
+    let engine = cluster.kill(behind);
+    split(&cluster, "m").await;
+    cluster.put(RIGHT, "zz", "1").await;
+    for number in 0..80 {
+        cluster.put(RANGE, &format!("a{number}"), "v").await;
+    }
+    cluster.settle(RANGE).await;
+    cluster.settle(RIGHT).await;
+    cluster.wait_for_cut_log(stays, RANGE).await;
+    // The one that slept gets the left side by snapshot, so nothing but the right side's members can
+    // tell it of the right side, and the one that leads those is gone.
+    cluster.kill(home);
+    cluster.boot(behind, engine);
+    cluster.settle(RANGE).await;
+    assert_eq!(cluster.get(RIGHT, "zz").await.as_deref(), Some(&b"1"[..]));
+    cluster.put(RIGHT, "zz", "2").await;
+    cluster.settle(RIGHT).await;
+    let late = cluster.replica(behind, RIGHT).unwrap();
+    assert!(late.applied_index() > 0);
+}
