@@ -13,6 +13,7 @@ pub mod admin;
 mod bootstrap;
 mod clock;
 mod config;
+mod doubts;
 mod error;
 mod grpc;
 mod http;

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::doubts::Doubts;
 use crate::identity::NodeRecords;
 use crate::place::Place;
 use crate::{AddressBook, HybridClock, ServerError, StoreInfo};
@@ -46,9 +47,6 @@ const SIZES_PER_HEARTBEAT: usize = 8;
 const SIZE_NEWS_BYTES: u64 = 1 << 20;
 /// Operators of placement that run at once; placement repeats what was left out.
 const OPERATORS_MAX: usize = 32;
-
-/// Replicas that one heartbeat asks about; the others' turn comes when these are gone or led.
-const DOUBTFUL_MAX: usize = 1024;
 
 /// Gathers changes until the next heartbeat.
 #[derive(Default)]
@@ -127,7 +125,7 @@ pub(crate) struct Reporter {
     led: Mutex<BTreeSet<RangeId>>,
     estimates: Mutex<Estimates>,
     /// Ranges without a leader or data at the last heartbeat.
-    doubted: Mutex<BTreeSet<RangeId>>,
+    doubts: Mutex<Doubts>,
 }
 
 impl Reporter {
@@ -139,7 +137,7 @@ impl Reporter {
             operators_running: AtomicUsize::new(0),
             led: Mutex::default(),
             estimates: Mutex::default(),
-            doubted: Mutex::default(),
+            doubts: Mutex::default(),
         })
     }
 
@@ -270,24 +268,23 @@ impl Reporter {
         (request, told)
     }
 
-    /// Replicas without a leader or without data, now and a heartbeat ago: elections are quicker.
     fn doubtful(&self, all: &[Arc<Replica>]) -> Vec<DoubtfulReplica> {
-        let doubted = |replica: &&Arc<Replica>| {
-            replica.range_id() != RangeId::PLACEMENT
-                && (replica.state() == ReplicaState::Uninitialised || !replica.has_live_leader())
-        };
-        let now: BTreeSet<RangeId> =
-            all.iter().filter(doubted).map(|replica| replica.range_id()).collect();
-        let before = std::mem::replace(&mut *self.doubted.lock(), now.clone());
-        let long = all.iter().filter(|replica| {
-            now.contains(&replica.range_id()) && before.contains(&replica.range_id())
-        });
+        let (mut lost, mut quiet) = (BTreeSet::new(), BTreeSet::new());
+        for replica in all.iter().filter(|replica| replica.range_id() != RangeId::PLACEMENT) {
+            let without_data = replica.state() == ReplicaState::Uninitialised;
+            if without_data || !replica.has_live_leader() {
+                lost.insert(replica.range_id());
+            } else if !replica.leader().is_self {
+                quiet.insert(replica.range_id());
+            }
+        }
+        let asked = self.doubts.lock().next(lost, &quiet);
         let report = |replica: &Arc<Replica>| DoubtfulReplica {
             range: replica.range_id().get(),
             replica: replica.replica_id().get(),
             conf_ver: replica.descriptor().epoch.conf_ver,
         };
-        long.take(DOUBTFUL_MAX).map(report).collect()
+        all.iter().filter(|replica| asked.contains(&replica.range_id())).map(report).collect()
     }
 
     /// Takes placement's answer; true if the next heartbeat must be full.
