@@ -8,6 +8,7 @@
 //! * a command takes effect only under the epoch and the leader it was evaluated under.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cribwork_engine::Engine;
 use cribwork_types::quirk::{Quirk, strikes};
@@ -77,7 +78,10 @@ struct Prepared {
     /// Newest term among the entries.
     term: u64,
     entries: u64,
-    done: Done,
+    /// Index of an entry that asks for a fingerprint, the last one of these.
+    fingerprint: Option<u64>,
+    /// None if more entries of the same job follow.
+    done: Option<Done>,
 }
 
 /// A range that a split made on this store.
@@ -113,15 +117,17 @@ pub(crate) async fn run(shared: Arc<NodeShared>, mut jobs: mpsc::Receiver<Job>) 
 
 fn size_bytes(job: &Job) -> usize {
     match job {
-        Job::Entries { entries, .. } => entries
-            .iter()
-            .map(|entry| match &entry.payload {
-                Payload::Commands(bytes) => bytes.len(),
-                _ => 0,
-            })
-            .sum(),
+        Job::Entries { entries, .. } => commands_bytes(entries),
         _ => 0,
     }
+}
+
+fn commands_bytes(entries: &[Committed]) -> usize {
+    let bytes = |entry: &Committed| match &entry.payload {
+        Payload::Commands(bytes) => bytes.len(),
+        _ => 0,
+    };
+    entries.iter().map(bytes).sum()
 }
 
 fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
@@ -130,10 +136,7 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
     for job in round {
         match job {
             Job::Entries { replica, entries, done } => {
-                match prepare(shared, replica, entries, done, &mut batch) {
-                    Ok(ready) => prepared.push(ready),
-                    Err((done, error)) => drop(done.send(Err(error))),
-                }
+                apply_entries(shared, &replica, entries, done, &mut batch, &mut prepared);
             }
             Job::Barrier { done } => barriers.push(done),
             Job::Stop => {}
@@ -159,6 +162,42 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
     }
 }
 
+/// Adds entries to the round. An entry that asks for a fingerprint ends it, so that the store holds what
+/// that entry has before it, and nothing more.
+fn apply_entries(
+    shared: &Arc<NodeShared>,
+    replica: &Arc<Replica>,
+    mut entries: Vec<Committed>,
+    done: Done,
+    batch: &mut WriteBatch,
+    prepared: &mut Vec<Prepared>,
+) {
+    if has(Bug::ApplyOutOfOrder) {
+        entries.reverse();
+    }
+    replica.written.fetch_add(commands_bytes(&entries) as u64, Ordering::Relaxed);
+    let (mut entries, mut done) = (entries.into_iter(), Some(done));
+    while done.is_some() {
+        let mut ready = match prepare(shared, replica.clone(), &mut entries, batch) {
+            Ok(ready) => ready,
+            Err(error) => {
+                done.map(|done| done.send(Err(error)));
+                return;
+            }
+        };
+        if entries.len() == 0 {
+            ready.done = done.take();
+        }
+        let asked = ready.fingerprint;
+        prepared.push(ready);
+        if let Some(index) = asked {
+            shared.verifier.expect(replica.range_id(), index);
+            write(shared, std::mem::take(batch), std::mem::take(prepared));
+            shared.take_fingerprint(replica, index);
+        }
+    }
+}
+
 fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
     if prepared.is_empty() {
         return;
@@ -167,7 +206,7 @@ fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
     if let Err(error) = shared.engine.write(&batch) {
         tracing::error!(%error, "cannot apply: this node stops serving");
         for ready in prepared {
-            let _ = ready.done.send(Err(RaftError::Engine(error.to_string())));
+            ready.done.map(|done| done.send(Err(RaftError::Engine(error.to_string()))));
         }
         return;
     }
@@ -178,7 +217,7 @@ fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
 
 /// Shows the world what was written: first state, then callers.
 fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
-    let Prepared { replica, applied, descriptor, children, fates, term, entries, done } = ready;
+    let Prepared { replica, applied, descriptor, children, fates, term, entries, done, .. } = ready;
     shared.metrics.applied_entries.inc_by(entries);
     if let Some(descriptor) = descriptor {
         let before = replica.descriptor();
@@ -200,7 +239,7 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
         replica.fates.decide(number, fates);
     }
     replica.fates.supersede(term);
-    let _ = done.send(Ok(()));
+    done.map(|done| done.send(Ok(())));
 }
 
 /// State of one replica while a run of its entries is worked through.
@@ -211,15 +250,16 @@ struct Working<'a> {
     changed: bool,
     children: Vec<Child>,
     fates: Vec<(u64, Vec<Fate>)>,
+    fingerprint: Option<u64>,
 }
 
+/// Works entries into `batch`, up to one that asks for a fingerprint.
 fn prepare(
     shared: &NodeShared,
     replica: Arc<Replica>,
-    mut entries: Vec<Committed>,
-    done: Done,
+    entries: &mut impl Iterator<Item = Committed>,
     batch: &mut WriteBatch,
-) -> Result<Prepared, (Done, RaftError)> {
+) -> Result<Prepared, RaftError> {
     let mut working = Working {
         shared,
         replica: &replica,
@@ -227,18 +267,19 @@ fn prepare(
         changed: false,
         children: Vec::new(),
         fates: Vec::new(),
+        fingerprint: None,
     };
-    let (mut term, count) = (0, entries.len() as u64);
+    let (mut term, mut count) = (0, 0);
     let mark = batch.mutations.len();
-    if has(Bug::ApplyOutOfOrder) {
-        entries.reverse();
-    }
-    for entry in entries {
+    while working.fingerprint.is_none()
+        && let Some(entry) = entries.next()
+    {
         term = term.max(entry.position.term);
+        count += 1;
         if let Err(error) = working.entry(entry, batch) {
             // Nothing of a run that cannot be understood may take effect.
             batch.mutations.truncate(mark);
-            return Err((done, error));
+            return Err(error);
         }
     }
     let range = replica.range_id();
@@ -249,8 +290,8 @@ fn prepare(
     } else {
         batch.put(Cf::State, keys::applied(range), working.state.applied.encode());
     }
-    let Working { state: RangeState { descriptor, applied }, changed, children, fates, .. } =
-        working;
+    let Working { state, changed, children, fates, fingerprint, .. } = working;
+    let RangeState { descriptor, applied } = state;
     let descriptor = changed.then(|| descriptor.as_ref().clone());
     if let Some(descriptor) = &descriptor
         && !has(Bug::SplitNotWritten)
@@ -260,7 +301,9 @@ fn prepare(
         let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
         put_record(batch, &record);
     }
-    Ok(Prepared { replica, applied, descriptor, children, fates, term, entries: count, done })
+    let entries = count;
+    let done = None;
+    Ok(Prepared { replica, applied, descriptor, children, fates, term, entries, fingerprint, done })
 }
 
 impl Working<'_> {
@@ -308,6 +351,7 @@ impl Working<'_> {
                 batch.append(write);
             }
             Ok(Effect::Split(split)) => return self.split(*split, batch),
+            Ok(Effect::Fingerprint) => self.fingerprint = Some(position.index),
             Ok(Effect::Nothing) => {}
         }
         Ok(Fate::Applied(Applied { index: position.index }))

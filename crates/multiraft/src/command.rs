@@ -4,7 +4,7 @@
 //! ```text
 //! entry   = version u8, proposer nonce u64, proposal u64, command*
 //! command = kind u8, term u64, conf_ver u64, version u64, body
-//! body    = write: WriteBatch | split: key, right id, leader store, (store, replica)* | barrier
+//! body    = write: WriteBatch | split: key, right id, leader store, (store, replica)* | barrier | fingerprint
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,6 +15,7 @@ const VERSION: u8 = 1;
 const WRITE: u8 = 1;
 const SPLIT: u8 = 2;
 const BARRIER: u8 = 3;
+const FINGERPRINT: u8 = 4;
 
 /// Names one proposal in one life of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +48,8 @@ pub(crate) enum Body {
     Split(SplitCommand),
     /// Nothing: once applied, the proposer's state holds every earlier command.
     Barrier,
+    /// Nothing to the data: every replica takes the checksum of what it holds behind this entry.
+    Fingerprint,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Command {
             Body::Write(_) => WRITE,
             Body::Split(_) => SPLIT,
             Body::Barrier => BARRIER,
+            Body::Fingerprint => FINGERPRINT,
         });
         out.put_u64(self.evaluated.term);
         out.put_u64(self.evaluated.epoch.conf_ver);
@@ -82,7 +86,7 @@ impl Command {
                     out.put_u64(replica.get());
                 }
             }
-            Body::Barrier => {}
+            Body::Barrier | Body::Fingerprint => {}
         }
         out.freeze()
     }
@@ -104,6 +108,7 @@ impl Command {
                 Body::Split(SplitCommand { key, right, replicas, leader })
             }
             BARRIER => Body::Barrier,
+            FINGERPRINT => Body::Fingerprint,
             // A newer build wrote this. Skipping it would make this replica differ from the others.
             _ => return Err(reader.malformed("unknown command")),
         };
@@ -153,9 +158,8 @@ mod tests {
             replicas: vec![(StoreId(1), ReplicaId(10)), (StoreId(2), ReplicaId(11))],
             leader: StoreId(1),
         };
-        let commands: Vec<Command> = [Body::Write(batch), Body::Split(split), Body::Barrier]
-            .map(|body| Command { evaluated, body })
-            .into();
+        let bodies = [Body::Write(batch), Body::Split(split), Body::Barrier, Body::Fingerprint];
+        let commands: Vec<Command> = bodies.map(|body| Command { evaluated, body }).into();
         let encoded: Vec<Bytes> = commands.iter().map(Command::encode).collect();
         let id = ProposalId { nonce: 7, number: 8 };
         let payload = encode_payload(id, &encoded);

@@ -199,7 +199,7 @@ impl<'a> Held<'a> {
                                     made.push(seed.record);
                                 }
                             }
-                            Ok(Effect::Nothing) | Err(_) => {}
+                            Ok(Effect::Nothing | Effect::Fingerprint) | Err(_) => {}
                         }
                     }
                 }

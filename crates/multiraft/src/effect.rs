@@ -28,6 +28,7 @@ pub(crate) enum Effect {
     Nothing,
     Write(WriteBatch),
     Split(Box<SplitEffect>),
+    Fingerprint,
 }
 
 /// Both sides of a split.
@@ -78,7 +79,7 @@ impl RangeState {
             Body::Write(_) if has(Bug::SkipEpochCheck) => false,
             Body::Write(_) => evaluated.epoch.version != now.version,
             Body::Split(_) => evaluated.epoch != now,
-            Body::Barrier => false,
+            Body::Barrier | Body::Fingerprint => false,
         };
         if stale {
             return Err(Fate::StaleEpoch(Box::new(self.descriptor.as_ref().clone())));
@@ -87,6 +88,7 @@ impl RangeState {
             Body::Write(write) => Ok(Effect::Write(write)),
             Body::Split(split) => self.split(position, &split),
             Body::Barrier => Ok(Effect::Nothing),
+            Body::Fingerprint => Ok(Effect::Fingerprint),
         }
     }
 

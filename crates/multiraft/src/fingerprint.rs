@@ -14,6 +14,28 @@ use crate::overlay::Overlay;
 use crate::records::{AppliedRecord, ReplicaRecord};
 use crate::snapshot::parts;
 
+/// A running sum over rows, which come in order.
+#[derive(Default)]
+pub(crate) struct RowSum {
+    sum: u32,
+    count: u32,
+}
+
+impl RowSum {
+    pub(crate) fn row(&mut self, key: &[u8], value: &[u8]) {
+        for part in [key, value] {
+            self.sum = crc32c::crc32c_append(self.sum, &(part.len() as u64).to_be_bytes());
+            self.sum = crc32c::crc32c_append(self.sum, part);
+        }
+        self.count = self.count.wrapping_add(1);
+    }
+
+    /// CRC-32C over every key and value, and their number in the upper half.
+    pub(crate) fn value(&self) -> u64 {
+        u64::from(self.count) << 32 | u64::from(self.sum)
+    }
+}
+
 /// What one replica holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
@@ -75,15 +97,11 @@ pub(crate) fn fingerprint(
     record: ReplicaRecord,
 ) -> Result<Fingerprint, RaftError> {
     let at = applied(view, record.descriptor.id)?.position.unwrap_or_default();
-    let (mut sum, mut count) = (0, 0u32);
+    let mut sum = RowSum::default();
     for (cf, span) in parts(&record.descriptor) {
         let mut rows = view.rows(cf, &span);
         while let Some((key, value)) = rows.next()? {
-            for part in [key, value] {
-                sum = crc32c::crc32c_append(sum, &(part.len() as u64).to_be_bytes());
-                sum = crc32c::crc32c_append(sum, part);
-            }
-            count = count.wrapping_add(1);
+            sum.row(key, value);
         }
     }
     Ok(Fingerprint {
@@ -91,6 +109,6 @@ pub(crate) fn fingerprint(
         replica: record.id,
         applied_index: at.index,
         applied_term: at.term,
-        hash: u64::from(count) << 32 | u64::from(sum),
+        hash: sum.value(),
     })
 }

@@ -49,6 +49,7 @@ mod replica;
 mod seed;
 mod snapshot;
 mod split;
+mod verify;
 
 pub use compare::{Comparison, Outcome, RangeComparison, ReplicaComparison, StoreView, compare};
 pub use error::RaftError;
@@ -64,3 +65,4 @@ pub use read::{ReadHandle, WriteToken};
 pub use removal::tombstones;
 pub use replica::{LeaderView, Replica, ReplicaState, SavedVote};
 pub use split::NewRange;
+pub use verify::FamilySums;

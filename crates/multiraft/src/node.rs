@@ -32,6 +32,7 @@ use crate::removal;
 use crate::replica::Replica;
 use crate::seed::Seed;
 use crate::snapshot::Incoming;
+use crate::verify::Verifier;
 
 /// Takes messages to other nodes: the transport, or a test's wire.
 pub trait Sender: Send + Sync + 'static {
@@ -77,6 +78,7 @@ pub(crate) struct NodeShared {
     pub(crate) last_read_ms: AtomicU64,
     pub(crate) calls: Calls,
     pub(crate) incoming: Incoming,
+    pub(crate) verifier: Verifier,
     pub(crate) snapshots_sent: Semaphore,
     /// Names this life of the process in proposals and liveness messages.
     pub(crate) nonce: u64,
@@ -358,6 +360,7 @@ impl MultiRaft {
             factory,
             calls: Calls::default(),
             incoming: Incoming::default(),
+            verifier: Verifier::default(),
             snapshots_sent: Semaphore::new(SNAPSHOTS_SENT_MAX),
             nonce,
             map: RwLock::new(RangeMap::new()),

@@ -135,6 +135,8 @@ pub struct Replica {
     pub(crate) last_read_ms: AtomicU64,
     pub(crate) last_write_ms: AtomicU64,
     pub(crate) last_wait_ms: AtomicU64,
+    /// Bytes of the commands applied since the process started.
+    pub(crate) written: AtomicU64,
     /// Applied index when the driver last looked at the log.
     looked_at: AtomicU64,
     pub(crate) campaigning: Mutex<Campaigning>,
@@ -172,6 +174,7 @@ impl Replica {
             last_read_ms: AtomicU64::new(0),
             last_write_ms: AtomicU64::new(0),
             last_wait_ms: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             campaigning: Mutex::new(Campaigning::default()),
         })
@@ -229,6 +232,12 @@ impl Replica {
         let unheard_of =
             heard_on.map(|store| ReplicaDescriptor { id, store, role: ReplicaRole::Voter });
         self.descriptor.load().replica(id).or(unheard_of)
+    }
+
+    /// Bytes of commands that were applied here since the process started: how much there is to look at
+    /// again for whoever estimates sizes.
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// The last vote that this replica has made durable since its instance was built. For observers.

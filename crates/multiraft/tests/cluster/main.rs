@@ -8,4 +8,5 @@ mod leadership;
 mod members;
 mod recovery;
 mod splits;
+mod verify;
 mod writes;
