@@ -5,6 +5,7 @@
 //!   through [`ClientCache`], for its routes.
 //! * [`split`] is the algebra of a split, [`check_epoch`] the comparison that fences commands,
 //!   [`check_tiling`] the invariant that ranges cover the key space exactly once.
+//! * [`SplitSampler`] finds where a range that has grown too large is cut.
 //! * [`evenly_split_bounds`] and [`tagged_bounds`] compute bounds for pre-split ranges.
 //!
 //! Pure: no I/O, no clock, no randomness, so the same calls give the same answers everywhere.
@@ -18,6 +19,7 @@ mod epoch;
 mod error;
 mod range_map;
 mod split;
+mod split_key;
 #[cfg(test)]
 mod testing;
 mod tiling;
@@ -28,4 +30,5 @@ pub use epoch::{EpochNeed, Stale, check_epoch};
 pub use error::RouterError;
 pub use range_map::{Inserted, LeaderUpdate, RangeEntry, RangeMap};
 pub use split::{SplitError, split};
+pub use split_key::{KeyForm, SplitSampler};
 pub use tiling::{TilingError, check_tiling};

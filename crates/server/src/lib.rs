@@ -10,6 +10,7 @@
 
 mod addresses;
 pub mod admin;
+mod autosplit;
 mod bootstrap;
 mod clock;
 mod config;
@@ -32,6 +33,7 @@ mod process_metrics;
 mod ranges;
 mod report;
 mod runtime;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod units;

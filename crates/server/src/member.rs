@@ -12,6 +12,7 @@ use cribwork_transport::{
 use cribwork_types::{ClusterId, RangeDescriptor, ReplicaDescriptor, StoreId};
 
 use crate::admin::AdminService;
+use crate::autosplit::{AutosplitMetrics, Splitter};
 use crate::bootstrap::InitOnly;
 use crate::kv::{KvMetrics, KvParts, KvService};
 use crate::node_state::NodeState;
@@ -19,6 +20,7 @@ use crate::pd::PdService;
 use crate::place::{Place, PlaceMetrics, PlaceParts};
 use crate::ranges::LocalRanges;
 use crate::report::{ReportQueue, Reporter, ReporterParts};
+use crate::sizes::RangeSizes;
 use crate::{ServerError, StoreInfo};
 
 /// The running parts of a member.
@@ -114,6 +116,16 @@ pub(crate) async fn start(
         PdService::new(place.clone()),
         AdminService::new(place.clone(), init),
     );
+    let sizes = RangeSizes::new(node.engine.clone());
+    let splitter = Splitter::new(
+        multi.clone(),
+        ranges.clone(),
+        node.engine.clone(),
+        sizes.clone(),
+        node.runtime.clone(),
+        AutosplitMetrics::register(&mut node.registry.lock()),
+    );
+    node.runtime.spawn(Box::pin(splitter.clone().run(node.stop.clone())));
     let reporter = Reporter::new(ReporterParts {
         cluster: identity.cluster,
         store: node.own_info(store),
@@ -122,7 +134,8 @@ pub(crate) async fn start(
         multi: multi.clone(),
         place: place.clone(),
         addresses: node.addresses.clone(),
-        engine: node.engine.clone(),
+        sizes,
+        splitter,
         records: node.records.clone(),
         runtime: node.runtime.clone(),
         clock: node.clock.clone(),

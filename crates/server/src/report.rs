@@ -8,27 +8,27 @@
 //!
 //! The queue knows nothing above it, so that replicas, which hold it, do not hold the whole node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cribwork_engine::{DiskUsage, Engine};
 use cribwork_multiraft::{MultiRaft, Observer, Replica, ReplicaState};
 use cribwork_proto::cribwork::admin::{
     DoubtfulReplica, HeartbeatRequest, HeartbeatResponse, Operator, RangeReport, operator,
 };
 use cribwork_types::{
-    Cf, ClusterId, RangeDescriptor, RangeId, ReplicaDescriptor, Runtime, RuntimeExt, StoreId,
-    Timestamp,
+    ClusterId, RangeDescriptor, RangeId, ReplicaDescriptor, Runtime, RuntimeExt, StoreId, Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::autosplit::Splitter;
 use crate::doubts::Doubts;
 use crate::identity::NodeRecords;
 use crate::place::Place;
+use crate::sizes::RangeSizes;
 use crate::{AddressBook, HybridClock, ServerError, StoreInfo};
 
 /// Time between two heartbeats when nothing changes.
@@ -39,12 +39,6 @@ const COALESCE: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(100);
 /// A heartbeat older than this says nothing about who leads placement.
 const FRESH: Duration = Duration::from_secs(5);
-/// Heartbeats between two looks at the disk: that lists the store's files.
-const DISK_EVERY: u64 = 10;
-/// Ranges whose size is estimated with each heartbeat; the estimate walks memtables.
-const SIZES_PER_HEARTBEAT: usize = 8;
-/// A range is reported again if its size moved by this much.
-const SIZE_NEWS_BYTES: u64 = 1 << 20;
 /// Operators of placement that run at once; placement repeats what was left out.
 const OPERATORS_MAX: usize = 32;
 
@@ -95,22 +89,11 @@ pub(crate) struct ReporterParts {
     pub(crate) multi: MultiRaft,
     pub(crate) place: Place,
     pub(crate) addresses: Arc<AddressBook>,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) sizes: Arc<RangeSizes>,
+    pub(crate) splitter: Arc<Splitter>,
     pub(crate) records: Arc<NodeRecords>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Arc<HybridClock>,
-}
-
-/// What is looked at now and then only.
-#[derive(Default)]
-struct Estimates {
-    looked_ms: Option<u64>,
-    looks: u64,
-    disk: DiskUsage,
-    /// Of local ranges.
-    sizes: BTreeMap<RangeId, u64>,
-    /// The range estimated last.
-    cursor: RangeId,
 }
 
 /// Sends heartbeats and does what the answers ask for.
@@ -123,7 +106,6 @@ pub(crate) struct Reporter {
     operators_running: AtomicUsize,
     /// Ranges last reported as led by this store.
     led: Mutex<BTreeSet<RangeId>>,
-    estimates: Mutex<Estimates>,
     /// Ranges without a leader or data at the last heartbeat.
     doubts: Mutex<Doubts>,
 }
@@ -136,7 +118,6 @@ impl Reporter {
             answered_ms: AtomicU64::new(0),
             operators_running: AtomicUsize::new(0),
             led: Mutex::default(),
-            estimates: Mutex::default(),
             doubts: Mutex::default(),
         })
     }
@@ -203,7 +184,7 @@ impl Reporter {
 
     /// One heartbeat; true if the next one must be full.
     async fn beat(self: &Arc<Self>, full: bool) -> Result<bool, ServerError> {
-        self.estimate();
+        self.look_at_sizes();
         let changed = self.parts.queue.take();
         let (request, told) = self.request(full, &changed);
         match self.parts.place.heartbeat(request).await {
@@ -235,7 +216,7 @@ impl Reporter {
         let all = parts.multi.replicas();
         let replicas: Vec<_> = all.iter().filter(|replica| is_reported(replica)).collect();
         let leaders = replicas.iter().filter(|replica| replica.leader().is_self).count();
-        let estimates = self.estimates.lock();
+        let disk = parts.sizes.disk();
         let led = self.led.lock();
         let (mut ranges, mut told) = (Vec::new(), Vec::new());
         for replica in &replicas {
@@ -243,7 +224,7 @@ impl Reporter {
             if !full && !changed.contains(&range) {
                 continue;
             }
-            let report = report(replica, estimates.sizes.get(&range).copied().unwrap_or(0));
+            let report = self.report(replica);
             // What followers see of a change, its leader reports.
             if full || report.is_leader || led.contains(&range) {
                 told.push((range, report.is_leader));
@@ -256,8 +237,8 @@ impl Reporter {
             address: parts.store.address.clone(),
             http: parts.store.http.clone(),
             zone: parts.store.zone.clone(),
-            used_bytes: estimates.disk.used_bytes,
-            capacity_bytes: estimates.disk.capacity_bytes,
+            used_bytes: disk.used_bytes,
+            capacity_bytes: disk.capacity_bytes,
             full,
             ranges,
             incarnation: parts.incarnation,
@@ -307,6 +288,7 @@ impl Reporter {
                 Err(error) => tracing::warn!(%error, "placement sends a damaged descriptor"),
             }
         }
+        self.parts.splitter.set_limit(response.split_size_bytes);
         self.execute(response.operators);
         response.want_full || (leader != before && !was_full)
     }
@@ -335,36 +317,25 @@ impl Reporter {
         }
     }
 
-    /// Looks at the disk and at the sizes of some ranges, once a period.
-    fn estimate(&self) {
-        let now = self.now_ms();
-        let mut estimates = self.estimates.lock();
-        let due = |last: u64| now >= last + PERIOD.as_millis() as u64;
-        if !estimates.looked_ms.is_none_or(due) {
-            return;
-        }
-        if estimates.looks.is_multiple_of(DISK_EVERY) {
-            estimates.disk = self.parts.engine.disk_usage();
-        }
-        estimates.looks += 1;
-        estimates.looked_ms = Some(now);
-        let replicas = self.parts.multi.replicas();
-        let after = replicas.partition_point(|replica| replica.range_id() <= estimates.cursor);
-        for replica in
-            replicas.iter().cycle().skip(after).take(SIZES_PER_HEARTBEAT.min(replicas.len()))
-        {
-            let range = replica.range_id();
-            estimates.cursor = range;
-            if !is_reported(replica) {
-                continue;
-            }
-            let span = replica.descriptor().span.clone();
-            let size = |cf: &Cf| self.parts.engine.approximate_size_bytes(*cf, &span);
-            let size_bytes = Cf::DATA.iter().map(size).sum();
-            let before = estimates.sizes.insert(range, size_bytes).unwrap_or(0);
-            if before.abs_diff(size_bytes) >= SIZE_NEWS_BYTES {
-                self.parts.queue.changed.lock().insert(range);
-            }
+    fn look_at_sizes(&self) {
+        let parts = &self.parts;
+        let notable_bytes = parts.splitter.limit_bytes() / 8;
+        let moved = parts.sizes.look(&parts.multi.replicas(), parts.runtime.now(), notable_bytes);
+        let mut changed = parts.queue.changed.lock();
+        changed.extend(moved);
+        changed.extend(parts.splitter.take_news());
+    }
+
+    fn report(&self, replica: &Replica) -> RangeReport {
+        let view = replica.leader();
+        let range = replica.range_id();
+        RangeReport {
+            descriptor: replica.descriptor().encode(),
+            leader_replica: view.leader.map_or(0, |leader| leader.id.get()),
+            term: view.term,
+            is_leader: view.is_self,
+            size_bytes: self.parts.sizes.of(range),
+            kept_whole: self.parts.splitter.kept_whole(range).unwrap_or_default(),
         }
     }
 
@@ -376,17 +347,6 @@ impl Reporter {
 /// The placement group is no part of the key space; a replica without data knows nothing.
 fn is_reported(replica: &Arc<Replica>) -> bool {
     replica.range_id() != RangeId::PLACEMENT && replica.state() != ReplicaState::Uninitialised
-}
-
-fn report(replica: &Replica, size_bytes: u64) -> RangeReport {
-    let view = replica.leader();
-    RangeReport {
-        descriptor: replica.descriptor().encode(),
-        leader_replica: view.leader.map_or(0, |leader| leader.id.get()),
-        term: view.term,
-        is_leader: view.is_self,
-        size_bytes,
-    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,8 @@ quirks! {
     LosePart = "lose-part", 1 in 20,
     /// An instance is closed and built anew, as after a failure.
     Rebuild = "rebuild", 1 in 12,
+    /// Ranges are split by themselves from a few KiB on.
+    SmallRanges = "small-ranges", 1 in 1,
 }
 
 /// Longest time that something stands still, milliseconds: two leases.

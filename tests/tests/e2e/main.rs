@@ -10,6 +10,7 @@ mod bank;
 mod commands;
 mod crash;
 mod damage;
+mod growth;
 mod histories;
 mod moves;
 mod refusal;

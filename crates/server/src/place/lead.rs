@@ -59,6 +59,8 @@ pub(super) struct Lead {
     pub(super) heard: BTreeMap<StoreId, Heard>,
     pub(super) directory: Directory,
     pub(super) sizes: BTreeMap<RangeId, u64>,
+    /// Why ranges that are too large are not split.
+    pub(super) kept_whole: BTreeMap<RangeId, String>,
     /// When this leader last saw a range's descriptor change, runtime clock.
     pub(super) changed: BTreeMap<RangeId, Duration>,
     pub(super) settings: Settings,
@@ -90,6 +92,7 @@ impl Lead {
             heard: BTreeMap::new(),
             directory,
             sizes: BTreeMap::new(),
+            kept_whole: BTreeMap::new(),
             changed: BTreeMap::new(),
             settings: Settings::new(stored.settings),
             since: now,

@@ -128,6 +128,7 @@ impl Place {
             let thoughts = explain_range(&view, &policy, range);
             let known = !thoughts.is_empty();
             decisions.extend(thoughts.iter().map(|it| decision(wall_ms, it)));
+            decisions.push(lead.about_size(range, wall_ms));
             known.then_some(decisions)
         })?;
         let decisions = decisions.ok_or_else(|| ServerError::NotFound(format!("range {range}")))?;
@@ -160,6 +161,19 @@ impl Place {
 }
 
 impl Lead {
+    /// Why a range is not split, or that it will be.
+    fn about_size(&self, range: RangeId, wall_ms: u64) -> DecisionInfo {
+        let limit = self.settings.split_size_bytes();
+        let size = self.sizes.get(&range).copied().unwrap_or_default();
+        let summary = match self.kept_whole.get(&range) {
+            _ if size <= limit => format!("not split: {size} bytes of {limit}"),
+            None => format!("to be split by its leader: {size} bytes of {limit}"),
+            Some(why) => format!("not split, although {size} bytes of {limit}: {why}"),
+        };
+        let scheduler = "split".to_owned();
+        DecisionInfo { time_ms: wall_ms, scheduler, summary, ..DecisionInfo::default() }
+    }
+
     fn move_replica(
         &mut self,
         ask: &MoveReplicaRequest,

@@ -286,6 +286,7 @@ impl Place {
             want_full: !lead.heard.get(&store).is_some_and(|heard| heard.full),
             tso_physical_ms: lead.tso.physical_ms(),
             gone: gone(lead, &request.doubtful),
+            split_size_bytes: lead.settings.split_size_bytes(),
         })
     }
 
@@ -371,6 +372,10 @@ fn take_reports(
         let term = if report.is_leader { report.term } else { 0 };
         if report.is_leader {
             lead.sizes.insert(id, report.size_bytes);
+            match report.kept_whole.is_empty() {
+                true => lead.kept_whole.remove(&id),
+                false => lead.kept_whole.insert(id, report.kept_whole.clone()),
+            };
         }
         match lead.directory.report(descriptor.clone(), leader, term) {
             Reported::Changed { descriptor: true, .. } => {

@@ -6,20 +6,28 @@ use std::time::Duration;
 use cribwork_placement::{PlacementPolicy, REPAIR_AFTER_MS, ReplicationFactor};
 use cribwork_proto::cribwork::admin::Setting;
 
-use crate::{ServerError, parse_duration};
+use crate::autosplit::SPLIT_SIZE_BYTES;
+use crate::{ServerError, parse_duration, parse_size};
 
 const REPLICATION_FACTOR: &str = "replication_factor";
 const REPAIR_AFTER: &str = "repair_after";
 /// Shorter, and a pause of a healthy node would cost copies of all its data.
 const REPAIR_AFTER_MIN: Duration = Duration::from_secs(5);
 
+const SPLIT_SIZE: &str = "split_size";
+/// Smaller, and ranges cost more than what they hold.
+const SPLIT_SIZE_MIN: u64 = 1 << 20;
+/// Larger, and a range could outgrow what a snapshot may carry before it is split.
+const SPLIT_SIZE_MAX: u64 = 256 << 20;
+
 /// Name, and what it means.
-const ALL: [(&str, &str); 2] = [
+const ALL: [(&str, &str); 3] = [
     (REPLICATION_FACTOR, "Replicas of each range: 1, 3 or 5."),
     (
         REPAIR_AFTER,
         "How long a node may be silent before its replicas are made anew elsewhere; 5s or more.",
     ),
+    (SPLIT_SIZE, "From which size on a range is split by itself; 1MiB to 256MiB."),
 ];
 
 /// What was set, by name; the rest has its default.
@@ -51,6 +59,11 @@ impl Settings {
                 Ok(_) => return invalid(format!("{value} is shorter than 5s")),
                 Err(why) => return invalid(why),
             },
+            SPLIT_SIZE => match parse_size(value) {
+                Ok(SPLIT_SIZE_MIN..=SPLIT_SIZE_MAX) => value.trim().to_owned(),
+                Ok(_) => return invalid(format!("{value} is not from 1MiB to 256MiB")),
+                Err(why) => return invalid(why),
+            },
             _ => return Err(unknown(key)),
         };
         let mut set = self.set.clone();
@@ -76,9 +89,15 @@ impl Settings {
     fn value(&self, name: &str) -> String {
         let default = match name {
             REPLICATION_FACTOR => ReplicationFactor::default().get().to_string(),
+            SPLIT_SIZE => format!("{}MiB", SPLIT_SIZE_BYTES >> 20),
             _ => format!("{}s", REPAIR_AFTER_MS / 1000),
         };
         self.set.get(name).cloned().unwrap_or(default)
+    }
+
+    /// From which size on a range is split.
+    pub(super) fn split_size_bytes(&self) -> u64 {
+        parse_size(&self.value(SPLIT_SIZE)).unwrap_or(SPLIT_SIZE_BYTES)
     }
 
     /// What the schedulers may do.
@@ -110,15 +129,21 @@ mod tests {
         let settings = Settings::default();
         assert_eq!(settings.policy(), PlacementPolicy::default());
         let values: Vec<_> = settings.list("").unwrap().into_iter().map(|it| it.value).collect();
-        assert_eq!(values, ["3", "300s"]);
+        assert_eq!(values, ["3", "300s", "96MiB"]);
         let settings = settings.with(REPLICATION_FACTOR, "5").unwrap();
         let settings = settings.with(REPAIR_AFTER, "1m 30s").unwrap();
         let policy = Settings::new(settings.stored().clone()).policy();
         assert_eq!((policy.replication_factor.get(), policy.repair_after_ms), (5, 90_000));
         assert_eq!(settings.list(REPAIR_AFTER).unwrap()[0].value, "1m 30s");
-        for (key, value) in
-            [(REPLICATION_FACTOR, "2"), (REPLICATION_FACTOR, ""), (REPAIR_AFTER, "1s"), ("x", "1")]
-        {
+        let settings = settings.with(SPLIT_SIZE, "16MiB").unwrap();
+        assert_eq!(settings.split_size_bytes(), 16 << 20);
+        for (key, value) in [
+            (REPLICATION_FACTOR, "2"),
+            (REPLICATION_FACTOR, ""),
+            (REPAIR_AFTER, "1s"),
+            (SPLIT_SIZE, "4KiB"),
+            ("x", "1"),
+        ] {
             assert!(settings.with(key, value).is_err(), "{key}={value}");
         }
         assert!(settings.list("x").unwrap_err().to_string().contains(REPAIR_AFTER));

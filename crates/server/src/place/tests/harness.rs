@@ -143,6 +143,7 @@ impl Life {
             term: *term,
             is_leader: true,
             size_bytes: 100,
+            kept_whole: String::new(),
         };
         let planned = &self.plan.stores[store as usize - 1];
         let request = HeartbeatRequest {
