@@ -71,6 +71,30 @@ impl Cluster {
         panic!("others take every port before a node can")
     }
 
+    /// Starts nodes that join this cluster. Waits until each listens, not until it is a member.
+    pub fn grow(&mut self, count: usize) {
+        let join = self.endpoints().join(",");
+        for _ in 0..count {
+            let number = self.nodes.len();
+            let start = || {
+                let data = self._directory.path().join(format!("node{number}"));
+                let (listen, http) = (free_address(), free_address());
+                Node::start(NodeFlags { data, listen, http, join: join.clone() })
+            };
+            let taken = |ended: &Finished| ended.stderr.contains("CW-SERVER-LISTEN");
+            let mut started = start();
+            for _ in 1..START_ATTEMPTS {
+                if started.as_ref().is_err_and(taken) {
+                    started = start();
+                }
+            }
+            match started {
+                Ok(node) => self.nodes.push(node),
+                Err(ended) => panic!("a node did not start: {ended:?}"),
+            }
+        }
+    }
+
     /// Gives the command `init`.
     pub fn init(&self, ranges: u32) -> Finished {
         let node = &self.nodes[0].flags().listen;

@@ -156,6 +156,13 @@ pub(crate) enum Command {
     /// Read and change settings of the whole cluster
     #[command(subcommand, after_help = CONFIG_HELP)]
     Config(ConfigCommand),
+    /// Prove that the replicas of every range are equal, while the cluster runs
+    #[command(after_help = VERIFY_HELP)]
+    Verify {
+        /// Only this range
+        #[arg(long, value_name = "ID")]
+        range: Option<u64>,
+    },
     /// Read and write single keys without transactions
     #[command(subcommand, after_help = KV_HELP)]
     Kv(Data),
@@ -197,6 +204,13 @@ scheduler thinks now: repair, drain, zones, balance of replicas, balance of lead
 Examples:
   cribwork explain range 7
   cribwork explain store 3 --output json";
+
+const VERIFY_HELP: &str = "\
+Each range's leader adds an entry to its log; every replica sums up what it holds behind that very entry,
+and the sums are compared, for each column family. Reads all data once on every node, beside other work.
+The nodes do the same by themselves, slowly; see the metrics cribwork_verify_*.
+
+Exit status: 0 all replicas of all ranges are equal, 2 some differ, 1 some could not be compared.";
 
 const CONFIG_HELP: &str = "\
 The settings are kept by the cluster and hold for all nodes at once.

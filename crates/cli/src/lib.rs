@@ -23,6 +23,7 @@ mod shapes;
 mod signals;
 mod start;
 mod store;
+mod verify;
 mod workload;
 
 pub use run::main;

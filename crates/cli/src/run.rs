@@ -11,7 +11,7 @@ use cribwork_types::Runtime;
 
 use crate::args::{Cli, Command, Global, LogForm};
 use crate::failure::{Failure, exit};
-use crate::{admin, data, demo, explain, logging, moves, start, store, workload};
+use crate::{admin, data, demo, explain, logging, moves, start, store, verify, workload};
 
 /// What a command that talks to a cluster needs.
 pub(crate) struct Context {
@@ -123,6 +123,7 @@ async fn dispatch(context: Context, command: Command) -> Result<(), Failure> {
         Command::Decommission { node } => moves::decommission(context, node).await,
         Command::Explain(subject) => explain::explain(context, subject).await,
         Command::Config(command) => admin::config(context, command).await,
+        Command::Verify { range } => verify::verify(context, range).await,
         Command::Kv(data) => data::kv(context, data).await,
         Command::Txn(data) => data::txn(context, data).await,
         Command::Workload(workload) => workload::workload(context, workload).await,

@@ -34,6 +34,8 @@ pub(crate) struct Status {
     leaderless: u64,
     operators: u64,
     tso_physical_ms: u64,
+    placement_stores: Vec<u64>,
+    placement_leader: u64,
 }
 
 impl From<admin::StatusResponse> for Status {
@@ -47,6 +49,8 @@ impl From<admin::StatusResponse> for Status {
             leaderless: status.leaderless,
             operators: status.operators,
             tso_physical_ms: status.tso_physical_ms,
+            placement_stores: status.placement_stores,
+            placement_leader: status.placement_leader,
         }
     }
 }

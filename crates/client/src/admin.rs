@@ -158,6 +158,22 @@ impl AdminClient {
         .await
     }
 
+    /// Has the replicas of a range compared at one entry of its log.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn verify_range(
+        &self,
+        id: RangeId,
+    ) -> Result<admin::VerifyRangeResponse, ClientError> {
+        self.ask(
+            "verify",
+            Effect::Idempotent,
+            move |node| async move { node.verify_range(id).await },
+        )
+        .await
+    }
+
     /// Has the leaders of a store move away, or puts it back in service with `undo`; how far that is.
     ///
     /// # Errors

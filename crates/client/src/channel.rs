@@ -255,6 +255,12 @@ pub trait AdminChannel: Send + Sync + 'static {
         request: admin::MoveReplicaRequest,
     ) -> Result<admin::Progress, ChannelError>;
 
+    /// Compares the replicas of a range.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn verify_range(&self, id: RangeId) -> Result<admin::VerifyRangeResponse, ChannelError>;
+
     /// Has leaders leave a node, or says how far that is.
     ///
     /// # Errors

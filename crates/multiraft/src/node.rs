@@ -267,10 +267,7 @@ impl NodeShared {
             message.kind,
             kind::SNAPSHOT | kind::APPEND | kind::HEARTBEAT | kind::VOTE | kind::PRE_VOTE
         );
-        if !wants_a_member
-            || message.range == RangeId::PLACEMENT
-            || self.creating.load(Ordering::Acquire)
-        {
+        if !wants_a_member || self.creating.load(Ordering::Acquire) {
             return;
         }
         let who = Message {

@@ -41,7 +41,7 @@ pub use directory::{Directory, Reported};
 pub use drain::{DRAIN, decommissioned_stores};
 pub use error::PlacementError;
 pub use id_allocator::{IdAllocator, IdKind};
-pub use members::{PLACEMENT_MEMBERS, placement_members};
+pub use members::{PLACEMENT_MEMBERS, placement_handover, placement_members};
 pub use operator::{Operator, Step, next_step};
 pub use policy::{
     BalancePolicy, DISK_USED_MAX_PERCENT, GROUP_RANGES_MIN, HEARTBEAT_AGE_MAX_MS,

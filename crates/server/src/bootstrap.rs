@@ -26,7 +26,8 @@ use cribwork_proto::cribwork::admin::{
     ExplainRequest, ExplainResponse, GetRangeRequest, GetRangeResponse, IdentifyRequest,
     IdentifyResponse, InitRequest, InitResponse, MoveReplicaRequest, NodesRequest, NodesResponse,
     Progress, RangesRequest, RangesResponse, SplitRequest, SplitResponse, StatusRequest,
-    StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, VerifyRangeRequest,
+    VerifyRangeResponse,
 };
 use cribwork_types::{ClusterId, CodedError, RuntimeExt, StoreId};
 use futures::future::join_all;
@@ -390,6 +391,13 @@ impl Admin for InitOnly {
     }
 
     async fn config(&self, _: Request<ConfigRequest>) -> Result<Response<ConfigResponse>, Status> {
+        uninitialised()
+    }
+
+    async fn verify_range(
+        &self,
+        _: Request<VerifyRangeRequest>,
+    ) -> Result<Response<VerifyRangeResponse>, Status> {
         uninitialised()
     }
 }

@@ -37,6 +37,7 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 mod units;
+mod verify;
 
 pub use addresses::{AddressBook, PeerClients, StoreInfo};
 pub use clock::HybridClock;

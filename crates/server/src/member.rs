@@ -21,6 +21,7 @@ use crate::place::{Place, PlaceMetrics, PlaceParts};
 use crate::ranges::LocalRanges;
 use crate::report::{ReportQueue, Reporter, ReporterParts};
 use crate::sizes::RangeSizes;
+use crate::verify::{Verifier, VerifierParts, VerifyMetrics};
 use crate::{ServerError, StoreInfo};
 
 /// The running parts of a member.
@@ -32,6 +33,7 @@ pub(crate) struct Member {
     pub(crate) place: Place,
     pub(crate) ranges: Arc<LocalRanges>,
     pub(crate) reporter: Arc<Reporter>,
+    pub(crate) verifier: Arc<Verifier>,
     pub(crate) writer: LogWriter,
     transport: Transport,
     sender: Arc<DetachableSender>,
@@ -142,8 +144,30 @@ pub(crate) async fn start(
     });
     node.runtime.spawn(Box::pin(reporter.clone().watch_placement(node.stop.clone())));
     node.runtime.spawn(Box::pin(reporter.clone().run(node.stop.clone())));
-    let member =
-        Member { identity, plan, multi, kv, place, ranges, reporter, writer, transport, sender };
+    let verifier = Verifier::new(VerifierParts {
+        store,
+        cluster: identity.cluster,
+        multi: multi.clone(),
+        ranges: ranges.clone(),
+        addresses: node.addresses.clone(),
+        peers: node.peers.clone(),
+        runtime: node.runtime.clone(),
+        metrics: VerifyMetrics::register(&mut node.registry.lock()),
+    });
+    node.runtime.spawn(Box::pin(verifier.clone().run(node.stop.clone())));
+    let member = Member {
+        identity,
+        plan,
+        multi,
+        kv,
+        place,
+        ranges,
+        reporter,
+        verifier,
+        writer,
+        transport,
+        sender,
+    };
     node.set_member(member).await;
     tracing::info!(cluster = %identity.cluster, %store, "member of the cluster");
     Ok(())

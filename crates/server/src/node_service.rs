@@ -7,9 +7,11 @@ use cribwork_placement::{BootstrapPlan, IdKind};
 use cribwork_proto::cribwork::admin::node_server::Node;
 use cribwork_proto::cribwork::admin::{
     self, AllocIdsRequest, AllocIdsResponse, BootstrapRequest, BootstrapResponse,
-    ChangeReplicasRequest, ChangeReplicasResponse, HeartbeatRequest, HeartbeatResponse,
-    IdentifyRequest, IdentifyResponse, RangeInfo, RegisterRequest, RegisterResponse, ReplicaInfo,
-    SplitRangeRequest, SplitRangeResponse, TransferRangeLeaderRequest, TransferRangeLeaderResponse,
+    ChangeReplicasRequest, ChangeReplicasResponse, CompareReplicasRequest, HeartbeatRequest,
+    HeartbeatResponse, IdentifyRequest, IdentifyResponse, RangeInfo, ReadFingerprintRequest,
+    RegisterRequest, RegisterResponse, ReplicaInfo, ReplicaSums, SplitRangeRequest,
+    SplitRangeResponse, TransferRangeLeaderRequest, TransferRangeLeaderResponse,
+    VerifyRangeResponse,
 };
 use cribwork_types::{
     BoxFuture, ClusterId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Runtime, StoreId,
@@ -188,6 +190,24 @@ impl Node for NodeService {
         let work = async move { ranges.change_replicas(range, change).await };
         let descriptor = detached(&*node.runtime, Box::pin(work)).await?;
         Ok(Response::new(ChangeReplicasResponse { descriptor: descriptor.encode() }))
+    }
+
+    async fn compare_replicas(
+        &self,
+        request: Request<CompareReplicasRequest>,
+    ) -> Result<Response<VerifyRangeResponse>, Status> {
+        let node = self.member_of(request.get_ref().cluster_id)?;
+        let range = RangeId(request.into_inner().range);
+        Ok(Response::new(node.member()?.verifier.compare(range).await?))
+    }
+
+    async fn read_fingerprint(
+        &self,
+        request: Request<ReadFingerprintRequest>,
+    ) -> Result<Response<ReplicaSums>, Status> {
+        let node = self.member_of(request.get_ref().cluster_id)?;
+        let ReadFingerprintRequest { range, index, .. } = request.into_inner();
+        Ok(Response::new(node.member()?.verifier.read(RangeId(range), index).await?))
     }
 }
 

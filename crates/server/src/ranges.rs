@@ -39,7 +39,8 @@ impl LocalRanges {
         Arc::new(Self { store, multi, place, runtime })
     }
 
-    fn replica(&self, range: RangeId) -> Result<Arc<Replica>, ServerError> {
+    /// A replica of a range that people may name.
+    pub(crate) fn replica(&self, range: RangeId) -> Result<Arc<Replica>, ServerError> {
         let missing = RaftError::RangeNotFound { range, store: self.store };
         // The placement group is no range: nobody splits or moves it by name.
         let found = self.multi.replica(range).filter(|_| range != RangeId::PLACEMENT);
@@ -65,13 +66,19 @@ impl LocalRanges {
         self.split_here(range, bound).await
     }
 
+    /// A replica of a range, or of the placement group, which only placement itself changes.
+    fn group(&self, range: RangeId) -> Result<Arc<Replica>, ServerError> {
+        let missing = RaftError::RangeNotFound { range, store: self.store };
+        self.multi.replica(range).ok_or(ServerError::Raft(missing))
+    }
+
     /// Hands the leadership of a range to the replica on `to`.
     pub(crate) async fn transfer_leader(
         &self,
         range: RangeId,
         to: StoreId,
     ) -> Result<(), ServerError> {
-        Ok(self.replica(range)?.transfer_leader(to).await?)
+        Ok(self.group(range)?.transfer_leader(to).await?)
     }
 
     /// Changes the members of a range that this store leads; the range afterwards.
@@ -80,7 +87,7 @@ impl LocalRanges {
         range: RangeId,
         change: ReplicaChange,
     ) -> Result<Arc<RangeDescriptor>, ServerError> {
-        Ok(self.replica(range)?.change_replicas(change).await?)
+        Ok(self.group(range)?.change_replicas(change).await?)
     }
 
     async fn try_split(

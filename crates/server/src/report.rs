@@ -273,6 +273,8 @@ impl Reporter {
         let leader = response.placement_leader_store;
         let before = self.placement_leader.swap(leader, Ordering::AcqRel);
         self.answered_ms.store(self.now_ms().max(1), Ordering::Release);
+        let members = response.placement_members.iter().copied().map(StoreId).collect();
+        self.parts.place.heard(StoreId(leader), members);
         self.parts.clock.observe(Timestamp::new(response.tso_physical_ms, 0));
         // Of itself, a store knows best.
         let others = response.stores.into_iter().filter(|it| it.id != self.parts.store.id.get());

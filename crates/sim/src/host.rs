@@ -156,7 +156,13 @@ impl Host {
 }
 
 /// Families of counters that say which paths a run took.
-const FAMILIES: [&str; 3] = ["cribwork_raft_", "cribwork_kv_", "cribwork_place_"];
+const FAMILIES: [&str; 5] = [
+    "cribwork_raft_",
+    "cribwork_kv_",
+    "cribwork_placement_",
+    "cribwork_autosplit_",
+    "cribwork_verify_",
+];
 
 fn add_counters(node: &RunningNode, counters: &mut BTreeMap<String, u64>) {
     let mut text = String::new();

@@ -189,6 +189,11 @@ impl Run<'_> {
         for (name, count) in self.cluster.hosts.iter().flat_map(|host| host.counters()) {
             *coverage.entry(name).or_default() += count;
         }
+        // Nodes compare replicas, too, and have to come to the same judgement.
+        if coverage.contains_key("cribwork_verify_differing") {
+            let what = "a leader found replicas that differ".to_owned();
+            violations.push(Found { checker: "verify".into(), what });
+        }
         // A simulation that panicked must not be taken apart: that would panic again.
         if self.panicked {
             std::mem::forget(self.cluster);

@@ -70,6 +70,8 @@ quirks! {
     Rebuild = "rebuild", 1 in 12,
     /// Ranges are split by themselves from a few KiB on.
     SmallRanges = "small-ranges", 1 in 1,
+    /// Replicas are compared all the time.
+    EagerVerify = "eager-verify", 1 in 1,
 }
 
 /// Longest time that something stands still, milliseconds: two leases.

@@ -41,7 +41,7 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
 }
 
 /// Writes another value over the first row of a family, as no node would.
-fn change_a_value(directory: &Path, cf: Cf) -> Bytes {
+pub(crate) fn change_a_value(directory: &Path, cf: Cf) -> Bytes {
     let engine = RocksEngine::open(directory, EngineOptions::small()).unwrap();
     let snapshot = engine.snapshot();
     let mut cursor = snapshot.cursor(cf, &KeyRange::all());

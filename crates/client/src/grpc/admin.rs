@@ -67,6 +67,11 @@ impl AdminChannel for GrpcAdmin {
         answer(self.client.clone().move_replica(request).await)
     }
 
+    async fn verify_range(&self, id: RangeId) -> Result<admin::VerifyRangeResponse, ChannelError> {
+        let request = admin::VerifyRangeRequest { range: id.get() };
+        answer(self.client.clone().verify_range(request).await)
+    }
+
     async fn drain(&self, request: admin::DrainRequest) -> Result<admin::Progress, ChannelError> {
         answer(self.client.clone().drain(request).await)
     }

@@ -100,6 +100,10 @@ impl AdminChannel for Node {
         self.answer(Default::default())
     }
 
+    async fn verify_range(&self, _: RangeId) -> Result<admin::VerifyRangeResponse, ChannelError> {
+        self.answer(Default::default())
+    }
+
     async fn drain(&self, _: admin::DrainRequest) -> Result<admin::Progress, ChannelError> {
         self.answer(Default::default())
     }

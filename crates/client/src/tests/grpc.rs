@@ -259,6 +259,7 @@ impl adm::admin_server::Admin for Node {
         decommission(adm::DecommissionRequest) -> adm::Progress;
         explain(adm::ExplainRequest) -> adm::ExplainResponse;
         config(adm::ConfigRequest) -> adm::ConfigResponse;
+        verify_range(adm::VerifyRangeRequest) -> adm::VerifyRangeResponse;
     }
 }
 

@@ -7,11 +7,12 @@ use cribwork_placement::StoreState;
 use cribwork_proto::cribwork::admin::admin_client::AdminClient;
 use cribwork_proto::cribwork::admin::admin_server::Admin;
 use cribwork_proto::cribwork::admin::{
-    ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest, ExplainRequest,
-    ExplainResponse, GetRangeRequest, GetRangeResponse, InitRequest, InitResponse,
+    CompareReplicasRequest, ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest,
+    ExplainRequest, ExplainResponse, GetRangeRequest, GetRangeResponse, InitRequest, InitResponse,
     MoveReplicaRequest, NodeInfo, NodesRequest, NodesResponse, Progress, RangeInfo, RangesRequest,
     RangesResponse, ReplicaInfo, SplitRangeRequest, SplitRequest, SplitResponse, StatusRequest,
-    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, explain_request,
+    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, VerifyRangeRequest,
+    VerifyRangeResponse, explain_request,
 };
 use cribwork_types::{BoxFuture, KeyRange, RangeId, StoreId, limits};
 use tonic::transport::Channel;
@@ -103,6 +104,8 @@ impl AdminService {
             leaderless: count(&|range| range.leader.is_none()),
             operators,
             tso_physical_ms,
+            placement_stores: self.place.members().into_iter().map(StoreId::get).collect(),
+            placement_leader: self.place.parts().store.get(),
         })
     }
 
@@ -159,6 +162,21 @@ impl AdminService {
         };
         let answer = client.split_range(forwarded(request)).await?.into_inner();
         Ok(SplitResponse { left: answer.left, right: answer.right })
+    }
+
+    /// Has the leader of a range compare its replicas.
+    async fn verify_here(&self, range: RangeId) -> Result<VerifyRangeResponse, ServerError> {
+        let missing = || ServerError::NotFound(format!("range {range}"));
+        let row = self.place.range_by_id(range)?.ok_or_else(missing)?;
+        let leaderless = cribwork_multiraft::RaftError::NotLeader { range, leader: None };
+        let leader = row.leader.ok_or(leaderless)?;
+        let parts = self.place.parts();
+        let unknown = || ServerError::NotFound(format!("store {}", leader.store));
+        let address = parts.addresses.get(leader.store).ok_or_else(unknown)?.address;
+        let mut client = parts.peers.node_client(&address).await?;
+        let (cluster_id, range) = (self.place.cluster().get(), range.get());
+        let request = CompareReplicasRequest { cluster_id, range };
+        Ok(client.compare_replicas(forwarded(request)).await?.into_inner())
     }
 
     async fn transfer_here(&self, range: RangeId, to: StoreId) -> Result<(), ServerError> {
@@ -342,5 +360,14 @@ impl Admin for AdminService {
             Ok(ConfigResponse { settings })
         });
         self.answer(request, local, remote!(config)).await
+    }
+
+    async fn verify_range(
+        &self,
+        request: Request<VerifyRangeRequest>,
+    ) -> Result<Response<VerifyRangeResponse>, Status> {
+        let local =
+            local!(|it, query: VerifyRangeRequest| it.verify_here(RangeId(query.range)).await);
+        self.answer(request, local, remote!(verify_range)).await
     }
 }

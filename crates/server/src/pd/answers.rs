@@ -40,7 +40,7 @@ pub(super) fn members(place: &Place) -> pdpb::GetMembersResponse {
             ..pdpb::Member::default()
         })
     };
-    let stores = &parts.plan.placement_members;
+    let stores = place.members();
     let members: Vec<pdpb::Member> = stores.iter().filter_map(|store| member(*store)).collect();
     // Clients cannot do without a leader: if none is known, any live member passes requests on.
     let leading = place.leader_store();

@@ -79,7 +79,11 @@ impl Lead {
                 self.running.push(running);
                 continue;
             }
-            let Some(range) = view.range(running.operator.range()) else {
+            let range = match running.operator.range() {
+                RangeId::PLACEMENT => self.group.as_ref(),
+                range => view.range(range),
+            };
+            let Some(range) = range else {
                 self.end(&running, "given up: the range is gone".to_owned(), now, wall_ms);
                 continue;
             };

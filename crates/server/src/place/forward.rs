@@ -107,21 +107,19 @@ impl Place {
         result
     }
 
-    /// Whom to ask: the leader that the local replica knows, else the members in turn.
+    /// Whom to ask: the leader, if one is known, else the members, and then all others, in turn.
     fn candidate(&self, attempt: usize) -> Option<StoreId> {
         let own = self.parts().store;
         let live = |store: &StoreId| *store != own && self.parts().multi.store_is_live(*store);
         if let Some(leader) = self.leader_store().filter(live) {
             return Some(leader);
         }
-        let members: Vec<StoreId> = self
-            .parts()
-            .plan
-            .placement_members
-            .iter()
-            .copied()
-            .filter(|store| *store != own)
-            .collect();
-        members.get(attempt % members.len().max(1)).copied()
+        // Members may have moved while this store was away, so everybody's turn comes.
+        let mut stores = self.members();
+        let others = self.parts().addresses.all().into_iter().map(|info| info.id);
+        let others: Vec<StoreId> = others.filter(|store| !stores.contains(store)).collect();
+        stores.extend(others);
+        stores.retain(|store| *store != own);
+        stores.get(attempt % stores.len().max(1)).copied()
     }
 }

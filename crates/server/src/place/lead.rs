@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cribwork_placement::{Decision, Directory, IdAllocator, IdKind, Operator, Tso};
+use cribwork_placement::{Decision, Directory, IdAllocator, IdKind, Operator, RangeView, Tso};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, RangeId, ReplicaId, StoreId, Timestamp, WriteBatch};
 
@@ -64,6 +64,8 @@ pub(super) struct Lead {
     /// When this leader last saw a range's descriptor change, runtime clock.
     pub(super) changed: BTreeMap<RangeId, Duration>,
     pub(super) settings: Settings,
+    /// The placement group itself, as of the last look.
+    pub(super) group: Option<RangeView>,
     /// Runtime clock of the take-over: nobody is silent for longer than this leader listens.
     pub(super) since: Duration,
     /// What was decided lately, with the wall clock.
@@ -95,6 +97,7 @@ impl Lead {
             kept_whole: BTreeMap::new(),
             changed: BTreeMap::new(),
             settings: Settings::new(stored.settings),
+            group: None,
             since: now,
             history: VecDeque::new(),
             running: Vec::new(),
@@ -117,9 +120,15 @@ impl Place {
         ServerError::NotPlacementLeader { leader: self.leader_store() }
     }
 
-    /// Who leads group 0, as its replica here sees it.
+    /// Who leads group 0, as its replica here sees it; on other stores, who said so last.
     pub(crate) fn leader_store(&self) -> Option<StoreId> {
-        self.replica()?.leader().leader.map(|leader| leader.store)
+        match self.holder() {
+            Some(holder) => holder.leader().leader.map(|leader| leader.store),
+            None => {
+                let heard = self.inner.heard_leader.load(std::sync::atomic::Ordering::Relaxed);
+                Some(StoreId(heard)).filter(|store| store.get() != 0)
+            }
+        }
     }
 
     /// True while this node holds the tables.

@@ -22,9 +22,10 @@ pub(crate) mod tests;
 pub(crate) mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cribwork_multiraft::{MultiRaft, Replica};
+use cribwork_multiraft::{MultiRaft, Replica, ReplicaState};
 use cribwork_placement::BootstrapPlan;
 use cribwork_types::{ClusterId, RangeId, Runtime, StoreId};
 use parking_lot::Mutex;
@@ -71,6 +72,10 @@ struct Inner {
     /// Held while rows are changed: one change at a time.
     writing: tokio::sync::Mutex<()>,
     news: Notify,
+    /// Members of group 0 as its leader last told.
+    members: Mutex<Vec<StoreId>>,
+    /// Store that said last that it leads placement; 0 for none.
+    heard_leader: AtomicU64,
 }
 
 /// A node's share in placement. Cheap to clone.
@@ -83,12 +88,15 @@ impl Place {
     /// Starts the host's task; it runs with the node.
     pub fn new(parts: PlaceParts) -> Self {
         let runtime = parts.runtime.clone();
+        let members = Mutex::new(parts.plan.placement_members.clone());
         let place = Self {
             inner: Arc::new(Inner {
                 parts,
                 lead: Mutex::new(None),
                 writing: tokio::sync::Mutex::new(()),
                 news: Notify::new(),
+                members,
+                heard_leader: AtomicU64::new(0),
             }),
         };
         let weak = Arc::downgrade(&place.inner);
@@ -118,6 +126,27 @@ impl Place {
 
     fn replica(&self) -> Option<Arc<Replica>> {
         self.parts().multi.replica(RangeId::PLACEMENT)
+    }
+
+    /// The local replica of group 0, if it has data.
+    fn holder(&self) -> Option<Arc<Replica>> {
+        self.replica().filter(|replica| replica.state() != ReplicaState::Uninitialised)
+    }
+
+    /// The stores that hold group 0, as far as is known here.
+    pub(crate) fn members(&self) -> Vec<StoreId> {
+        match self.holder() {
+            Some(holder) => holder.descriptor().voters().map(|voter| voter.store).collect(),
+            None => self.inner.members.lock().clone(),
+        }
+    }
+
+    /// The leader of placement, `leader`, says who holds group 0.
+    pub(crate) fn heard(&self, leader: StoreId, members: Vec<StoreId>) {
+        self.inner.heard_leader.store(leader.get(), Ordering::Relaxed);
+        if !members.is_empty() {
+            *self.inner.members.lock() = members;
+        }
     }
 
     /// The local replica of group 0 leads it.

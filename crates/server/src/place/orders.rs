@@ -1,7 +1,9 @@
 //! What people order, and what they ask about it. Orders that take a while are begun, and asked again
 //! until they are done.
 
-use cribwork_placement::{Candidate, Decision, Operator, StoreState, explain_range, explain_store};
+use cribwork_placement::{
+    Candidate, Decision, Operator, StoreState, explain_range, explain_store, placement_members,
+};
 use cribwork_proto::cribwork::admin::{
     CandidateInfo, DecisionInfo, ExplainResponse, MoveReplicaRequest, Progress, Setting,
 };
@@ -48,7 +50,10 @@ impl Place {
             let entries = lead.directory.map().iter();
             entries.filter(|it| it.leader.is_some_and(|it| it.store == store)).count()
         };
+        // Whoever answers leads placement.
+        let leads_placement = store == self.parts().store && self.members().len() > 1;
         Ok(match self.with_lead(led)? {
+            0 if leads_placement => under_way(format!("store {store} leads placement")),
             0 => done(format!("store {store} leads nothing: it can be stopped")),
             count => under_way(format!("store {store} leads {count} ranges")),
         })
@@ -59,11 +64,6 @@ impl Place {
         let told = self.told(store)?;
         if told == StoreState::Decommissioned {
             return Ok(done(format!("store {store} is decommissioned: it can be stopped")));
-        }
-        if self.parts().plan.placement_members.contains(&store) {
-            let why =
-                format!("store {store} holds a member of the placement group, which cannot move");
-            return Err(ServerError::Invalid(why));
         }
         if told != StoreState::Decommissioning {
             let left = |lead: &mut Lead| {
@@ -87,7 +87,8 @@ impl Place {
             entries.filter(|entry| entry.descriptor.replica_on(store).is_some()).count()
         };
         let held = self.with_lead(held)?;
-        Ok(under_way(format!("store {store} holds {held} replicas")))
+        let group = if self.members().contains(&store) { " and a member of placement" } else { "" };
+        Ok(under_way(format!("store {store} holds {held} replicas{group}")))
     }
 
     fn told(&self, store: StoreId) -> Result<StoreState, ServerError> {
@@ -125,10 +126,17 @@ impl Place {
             let past = lead.history.iter().filter(|(_, it)| it.subject == range);
             let mut decisions: Vec<_> = past.map(|(at_ms, it)| decision(*at_ms, it)).collect();
             decisions.extend(lead.in_flight(wall_ms, |operator| operator.range() == range));
-            let thoughts = explain_range(&view, &policy, range);
+            let thoughts = match (&lead.group, range) {
+                (Some(group), RangeId::PLACEMENT) => {
+                    vec![placement_members(&view, group, &policy)]
+                }
+                _ => explain_range(&view, &policy, range),
+            };
             let known = !thoughts.is_empty();
             decisions.extend(thoughts.iter().map(|it| decision(wall_ms, it)));
-            decisions.push(lead.about_size(range, wall_ms));
+            if range != RangeId::PLACEMENT {
+                decisions.push(lead.about_size(range, wall_ms));
+            }
             known.then_some(decisions)
         })?;
         let decisions = decisions.ok_or_else(|| ServerError::NotFound(format!("range {range}")))?;

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use cribwork_multiraft::Replica;
 use cribwork_placement::{
     ClusterView, Decision, PlacementPolicy, RangeView, StoreState, StoreView,
-    decommissioned_stores, schedule,
+    decommissioned_stores, placement_handover, placement_members, schedule,
 };
-use cribwork_types::StoreId;
+use cribwork_types::{RangeId, StoreId};
 
 use super::Place;
 use super::carry::Order;
@@ -91,13 +92,39 @@ impl Lead {
         let mut orders = self.advance(&view, &policy, now, wall_ms, false);
         view.operators = self.running.iter().map(|running| running.operator).collect();
         view.recently_moved = Place::recently_moved(self, now);
-        for decision in schedule(&view, &policy) {
+        let group = self.group.iter().flat_map(|group| {
+            let handover = placement_handover(&view, group);
+            [handover.unwrap_or_else(|| placement_members(&view, group, &policy))]
+        });
+        let group: Vec<Decision> = group.filter(|it| it.operator.is_some()).collect();
+        for decision in group.into_iter().chain(schedule(&view, &policy)) {
             self.begin(decision, now, wall_ms);
         }
         orders.extend(self.advance(&view, &policy, now, wall_ms, true));
         let quiet = self.running.is_empty() && self.moved.is_empty();
         self.schedule_at = now + if quiet { QUIET_PERIOD } else { PERIOD };
-        (orders, decommissioned_stores(&view))
+        let mut gone = decommissioned_stores(&view);
+        let holds =
+            |store| self.group.as_ref().is_some_and(|it| it.descriptor.replica_on(store).is_some());
+        gone.retain(|store| !holds(*store));
+        (orders, gone)
+    }
+
+    /// Shows the schedulers the placement group, which is no part of the directory.
+    fn see_group(&mut self, holder: &Replica, now: Duration) {
+        let (id, descriptor) = (RangeId::PLACEMENT, holder.descriptor());
+        let view = holder.leader();
+        if self.group.as_ref().is_none_or(|group| group.descriptor != descriptor) {
+            self.changed.insert(id, now);
+        }
+        let changed = self.changed.get(&id).copied().unwrap_or(now);
+        self.group = Some(RangeView {
+            descriptor,
+            leader: view.leader,
+            term: view.term,
+            size_bytes: 0,
+            unchanged_ms: now.saturating_sub(changed).as_millis() as u64,
+        });
     }
 
     /// Remembers a decision and begins its operator.
@@ -118,9 +145,15 @@ impl Place {
     /// Looks once a period at what is to be done, and has it done.
     pub(super) async fn schedule(&self) {
         let (now, wall_ms) = (self.parts().runtime.now(), self.parts().runtime.wall_ms());
+        let holder = self.holder();
         let looked = self.with_lead(|lead| match now < lead.schedule_at {
             true => (Vec::new(), Vec::new()),
-            false => lead.look(now, wall_ms),
+            false => {
+                if let Some(holder) = &holder {
+                    lead.see_group(holder, now);
+                }
+                lead.look(now, wall_ms)
+            }
         });
         let (orders, gone) = looked.unwrap_or_default();
         orders.into_iter().for_each(|order| self.carry_out(order));

@@ -188,7 +188,7 @@ impl Place {
         let (info, _) = self.change(plan, keep).await?;
         let id = info.id;
         self.parts().addresses.set(info);
-        let members = self.parts().plan.placement_members.iter().map(|store| store.get()).collect();
+        let members = self.members().into_iter().map(StoreId::get).collect();
         let stores = self.with_lead(|lead| lead.stores.values().map(Into::into).collect())?;
         Ok(RegisterResponse {
             cluster_id: self.cluster().get(),
@@ -287,6 +287,7 @@ impl Place {
             tso_physical_ms: lead.tso.physical_ms(),
             gone: gone(lead, &request.doubtful),
             split_size_bytes: lead.settings.split_size_bytes(),
+            placement_members: self.members().into_iter().map(StoreId::get).collect(),
         })
     }
 
