@@ -380,15 +380,25 @@ impl Working<'_> {
         Ok(Fate::Split(Box::new((split.left, split.right))))
     }
 
-    /// Adds the right side's replica on this store, unless it exists already (by a snapshot that
-    /// overtook the split).
+    /// Adds the right side's replica on this store, unless it exists already: by a snapshot that
+    /// overtook the split, or without data. That one may be voting at this very moment, so no state is
+    /// put under it: it gets a snapshot.
     fn seed(
         &self,
         split: &SplitEffect,
         batch: &mut WriteBatch,
     ) -> Result<Option<Child>, RaftError> {
         let right = split.right.id;
-        if self.shared.replica(right).is_some_and(|existing| existing.is_initialised()) {
+        // Nobody else holds the right side's keys here: what covers them is the parent.
+        let let_go = |batch: &mut WriteBatch| {
+            for (cf, span) in snapshot::parts(&split.right) {
+                batch.delete_range(cf, span);
+            }
+        };
+        if let Some(existing) = self.shared.replica(right) {
+            if !existing.is_initialised() {
+                let_go(batch);
+            }
             return Ok(None);
         }
         let keep_vote = has_vote(self.shared.engine.as_ref(), right)?;
@@ -397,11 +407,8 @@ impl Working<'_> {
         };
         let buried = removal::tombstone(self.shared.engine.as_ref(), right)?;
         if buried.is_some_and(|gone| gone >= seed.record.id) {
-            // This member was removed before this store got to its beginning. Nobody else holds its
-            // keys here: what covers them is the parent, which lets go of them now.
-            for (cf, span) in snapshot::parts(&split.right) {
-                batch.delete_range(cf, span);
-            }
+            // This member was removed before this store got to its beginning.
+            let_go(batch);
             return Ok(None);
         }
         let applied = seed.write(batch);

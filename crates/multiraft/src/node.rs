@@ -194,15 +194,8 @@ impl NodeShared {
         let replica = Replica::new(self.clone(), record, applied);
         self.leaders_changed.store(true, Ordering::Release);
         let before = self.registry.insert(range, replica.clone());
+        debug_assert!(before.is_none(), "range {range}: nothing replaces a replica");
         self.forget_sorted();
-        if let Some(before) = before {
-            // One without data, which the seeds of a split replace.
-            self.runtime.spawn(Box::pin(async move {
-                if let Err(error) = before.close().await {
-                    tracing::warn!(%range, %error, "cannot close the replica that was replaced");
-                }
-            }));
-        }
         if initialised && range != RangeId::PLACEMENT {
             self.map.write().insert(descriptor);
         }
@@ -550,13 +543,14 @@ fn load(shared: &Arc<NodeShared>) -> Result<Vec<Arc<Replica>>, RaftError> {
             Some(bytes) => AppliedRecord::decode(bytes)?,
             None => AppliedRecord::default(),
         };
-        let (range, has_vote) = (record.descriptor.id, record.initialised);
+        let range = record.descriptor.id;
         let replica = shared.register(record, applied);
         if replica.descriptor().replica(replica.replica_id()).is_none() {
             // The entry that removed it was applied, and the crash came before it was forgotten.
             forgotten.push(replica.clone());
         }
-        if has_vote && let Some(vote) = snapshot.get(Cf::Raft, &keys::vote(range))? {
+        // One without data may have voted, too.
+        if let Some(vote) = snapshot.get(Cf::Raft, &keys::vote(range))? {
             replica.recall_leader(decode_vote(vote)?);
         }
         found = cursor.next()?;

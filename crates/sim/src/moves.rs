@@ -6,7 +6,7 @@ use std::time::Duration;
 use cribwork_multiraft::{MultiRaft, Replica, ReplicaChange};
 use cribwork_placement::IdKind;
 use cribwork_server::place::Place;
-use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, ReplicaRole, StoreId};
+use cribwork_types::{RangeDescriptor, ReplicaId, ReplicaRole, StoreId};
 
 /// Replicas of a range that somebody has an eye on.
 const VOTERS: usize = 3;
@@ -15,9 +15,10 @@ const ATTEMPTS: u32 = 4;
 /// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Changes the members of one range that this node leads; `number` says of which, and how.
+/// Changes the members of one range that this node leads, or of the placement group; `number` says of
+/// which, and how.
 pub(crate) async fn change_one(multi: MultiRaft, place: Place, number: u64, nodes: usize) {
-    let leads = |it: &&Arc<Replica>| it.range_id() != RangeId::PLACEMENT && it.leader().is_self;
+    let leads = |it: &&Arc<Replica>| it.leader().is_self;
     let led: Vec<Arc<Replica>> = multi.replicas().iter().filter(leads).cloned().collect();
     if led.is_empty() {
         return;

@@ -260,6 +260,13 @@ async fn a_member_without_data_votes_when_the_leader_is_gone() {
     // tell it of the right side, and the one that leads those is gone.
     cluster.kill(home);
     cluster.boot(behind, engine);
+    let vote = |cluster: &Cluster| cluster.replica(behind, RIGHT).and_then(|it| it.saved_vote());
+    wait_for("its vote", || vote(&cluster).is_some()).await;
+    // It remembers that it voted, data or no data.
+    let given = vote(&cluster).unwrap();
+    let engine = cluster.kill(behind);
+    cluster.boot(behind, engine);
+    assert!(cluster.replica(behind, RIGHT).unwrap().leader().term >= given.term);
     cluster.settle(RANGE).await;
     assert_eq!(cluster.get(RIGHT, "zz").await.as_deref(), Some(&b"1"[..]));
     cluster.put(RIGHT, "zz", "2").await;

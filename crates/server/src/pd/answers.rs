@@ -40,11 +40,14 @@ pub(super) fn members(place: &Place) -> pdpb::GetMembersResponse {
             ..pdpb::Member::default()
         })
     };
-    let stores = place.members();
+    let mut stores = place.members();
+    let is_live = |store: &StoreId| *store == parts.store || parts.multi.store_is_live(*store);
+    let leading = place.leader_store().filter(is_live);
+    // It may have become a member a moment ago.
+    stores.extend(leading.filter(|leader| !stores.contains(leader)));
     let members: Vec<pdpb::Member> = stores.iter().filter_map(|store| member(*store)).collect();
     // Clients cannot do without a leader: if none is known, any live member passes requests on.
-    let leading = place.leader_store();
-    let live = stores.iter().copied().find(|store| parts.multi.store_is_live(*store));
+    let live = stores.iter().copied().find(is_live);
     let leader = leading.or(live).and_then(member).or_else(|| members.first().cloned());
     pdpb::GetMembersResponse { header: header(place), etcd_leader: leader.clone(), leader, members }
 }
