@@ -15,7 +15,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos verify fix bench sim mutants
+.PHONY: help setup build demo test chaos verify fix bench sim mutants fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,11 @@ chaos: setup ## faults on real processes under load, as root (ARGS="--duration 3
 	cargo build --release -p cribwork-cli
 	cargo build --release -p cribwork-chaos
 	$(CARGO_TARGET_DIR)/release/cribwork-chaos $(ARGS)
+
+# The tests of the modules `fuzz`, built as `make test` builds them.
+fuzz: setup ## hostile bytes for every decoder (ARGS="--duration 10m --target frames --jobs 2")
+	cargo build --workspace --exclude cribwork-sim --bins --tests
+	cargo run --quiet -p cribwork-xtask -- fuzz $(ARGS)
 
 verify: setup ## read-only checks: format, lints, layering, tidiness, documentation
 	cargo fmt --all --check

@@ -28,5 +28,5 @@ pub use load::{Load, Pulse};
 pub use node::{Node, NodeFlags};
 pub use poll::{wait_until, wait_until_async};
 pub use ports::{free_address, http_get};
-pub use process::{Finished, Process, run};
+pub use process::{Finished, Memory, Process, run};
 pub use turn::Turn;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::poll::wait_until;
 use crate::ports::{free_address, http_get};
-use crate::process::{Finished, Process};
+use crate::process::{Finished, Memory, Process};
 
 /// How long a node may take to stop: as long as it may take to hand leaderships over, and its disk.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -82,6 +82,15 @@ impl Node {
     /// Whether its process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// The memory of its process.
+    ///
+    /// # Panics
+    /// If it is not running.
+    #[track_caller]
+    pub fn memory(&self) -> Memory {
+        self.process.as_ref().expect("a node that runs").memory()
     }
 
     /// Ends it as a crash does.

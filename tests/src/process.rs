@@ -81,6 +81,18 @@ impl Process {
         assert!(sent.unwrap().success(), "cannot send {name} to {}", self.command);
     }
 
+    /// Its memory, as the system counts it.
+    pub fn memory(&self) -> Memory {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let bytes = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+            kib << 10
+        };
+        Memory { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Panics
@@ -112,6 +124,15 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// In use now.
+    pub resident: u64,
+    /// The most that was ever in use.
+    pub peak: u64,
 }
 
 /// Runs `cribwork` with `args` to its end.

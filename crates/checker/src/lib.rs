@@ -29,6 +29,8 @@ mod blob;
 mod dump;
 mod error;
 mod fingerprints;
+#[cfg(test)]
+mod fuzz;
 mod graph;
 mod history;
 mod linearizable;

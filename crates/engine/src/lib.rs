@@ -19,6 +19,8 @@
 mod api;
 mod error;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod log_check;
 mod log_writer;

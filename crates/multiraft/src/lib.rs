@@ -28,6 +28,8 @@ mod effect;
 mod error;
 mod fate;
 mod fingerprint;
+#[cfg(test)]
+mod fuzz;
 mod inbound;
 mod keys;
 mod liveness;

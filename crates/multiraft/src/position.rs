@@ -67,11 +67,7 @@ impl VoteRecord {
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
         let (term, candidate) = (reader.u64()?, ReplicaId(reader.u64()?));
-        let committed = match reader.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(reader.malformed("bad vote flag")),
-        };
+        let committed = reader.flag()?;
         Ok(Self { term, candidate, committed })
     }
 }

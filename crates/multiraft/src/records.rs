@@ -67,12 +67,26 @@ impl Members {
         for _ in 0..reader.u32()? {
             let mut set = BTreeSet::new();
             for _ in 0..reader.u32()? {
-                set.insert(ReplicaId(reader.u64()?));
+                let id = ReplicaId(reader.u64()?);
+                if set.last().is_some_and(|last| *last >= id) {
+                    return Err(reader.malformed("voters out of order"));
+                }
+                set.insert(id);
             }
             members.voter_sets.push(set);
         }
         for _ in 0..reader.u32()? {
-            members.stores.insert(ReplicaId(reader.u64()?), StoreId(reader.u64()?));
+            let id = ReplicaId(reader.u64()?);
+            if members.stores.last_key_value().is_some_and(|(last, _)| *last >= id) {
+                return Err(reader.malformed("members out of order"));
+            }
+            members.stores.insert(id, StoreId(reader.u64()?));
+        }
+        // Raft would make up a store for such a voter.
+        let voters = members.voter_sets.iter();
+        let at_home = |set: &BTreeSet<_>| set.iter().all(|id| members.stores.contains_key(id));
+        if !voters.clone().all(|set| !set.is_empty() && at_home(set)) {
+            return Err(reader.malformed("no voters, or voters without a store"));
         }
         Ok(members)
     }
@@ -179,7 +193,7 @@ impl ReplicaRecord {
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, CodecError> {
         let mut reader = open("replica record", bytes)?;
         let id = ReplicaId(reader.u64()?);
-        let initialised = reader.u8()? != 0;
+        let initialised = reader.flag()?;
         let descriptor = RangeDescriptor::decode(reader.bytes()?)?;
         reader.finish()?;
         Ok(Self { id, initialised, descriptor })
@@ -247,13 +261,29 @@ mod tests {
     }
 
     #[test]
+    fn members_come_in_order_and_once() {
+        let decode = |ids: [u64; 2]| {
+            let mut out = BytesMut::new();
+            out.put_u32(1);
+            out.put_u32(2);
+            ids.iter().for_each(|id| out.put_u64(*id));
+            out.put_u32(2);
+            [1, 7, 2, 8].iter().for_each(|number| out.put_u64(*number));
+            Members::decode(&mut Reader::new("members", out.freeze()))
+        };
+        assert!(decode([1, 2]).is_ok());
+        assert!(decode([2, 1]).is_err() && decode([2, 2]).is_err());
+        assert!(decode([1, 3]).is_err(), "a voter without a store");
+    }
+
+    #[test]
     fn applied_records_round_trip() {
         let mut record = AppliedRecord::default();
         assert_eq!(AppliedRecord::decode(record.encode()).unwrap(), record);
         record.position = Some(Position { term: 5, index: 9 });
         record.members_at = Some(Position { term: 1, index: 0 });
         record.members.voter_sets.push([ReplicaId(1), ReplicaId(2)].into());
-        record.members.stores.insert(ReplicaId(1), StoreId(3));
+        record.members.stores = [1, 2].map(|id| (ReplicaId(id), StoreId(id + 2))).into();
         assert_eq!(AppliedRecord::decode(record.encode()).unwrap(), record);
     }
 }

@@ -31,6 +31,9 @@ use crate::records::{AppliedRecord, ReplicaRecord};
 use crate::replica::Replica;
 use crate::seed::put_record;
 
+#[cfg(test)]
+mod fuzz;
+
 /// How long the receiver of a snapshot may take to install it and answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A snapshot that brought nothing for this long is given up by its receiver.

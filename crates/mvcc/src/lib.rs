@@ -23,6 +23,8 @@
 mod check_status;
 mod commit;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod key_span;
 mod lock;
 pub mod memory_view;

@@ -20,6 +20,8 @@ mod decision;
 mod directory;
 mod drain;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod id_allocator;
 mod members;
 mod operator;

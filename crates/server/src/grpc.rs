@@ -24,23 +24,43 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::Service;
+use tower::util::MapRequestLayer;
 
 use crate::ServerError;
 use crate::admin::AdminService;
 use crate::bootstrap::InitOnly;
+use crate::guests::GuestLimits;
 use crate::incoming::Incoming;
+use crate::intake::Intake;
 use crate::kv::KvService;
 use crate::node_service::NodeService;
 use crate::pd::PdService;
+use crate::process_metrics;
 
 /// Streams that one connection may have open. A client without batched commands has one for each
 /// request under way.
 const STREAMS_PER_CONNECTION_MAX: u32 = 16 * 1024;
+/// Connections of the port, if the process may open that many files.
+const CONNECTIONS_MAX: usize = 1024;
+/// Part of the files that the process may open that connections may take: the store needs the others.
+const CONNECTIONS_OF_FILES: usize = 4;
+/// Requests of all connections whose body has not ended. A client holds a stream of batched commands and one
+/// of timestamps; a request that waits for its answer has ended. Each costs some 14 KiB.
+const OPEN_REQUESTS_MAX: usize = 2048;
+/// Bytes of a request's headers; a request of this protocol has some hundred.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Requests that a client may have cancelled before the node looked at them. The default of a few is
 /// soon reached by clients that give up at a deadline, and ends their connection.
 const CANCELLED_STREAMS_MAX: usize = 1024;
 /// Time for requests under way to end after the stop signal.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How much the port takes on.
+pub(crate) fn limits() -> GuestLimits {
+    let files = process_metrics::open_files_max().unwrap_or(usize::MAX);
+    let connections_max = CONNECTIONS_MAX.min(files / CONNECTIONS_OF_FILES).max(1);
+    GuestLimits { connections_max, open_requests_max: OPEN_REQUESTS_MAX }
+}
 
 type GrpcFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -159,9 +179,12 @@ pub(crate) async fn serve<H: Health>(
     let node = NodeServer::new(node)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let intake = Arc::new(Intake::default());
     let mut router = tune_server(Server::builder())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_pending_accept_reset_streams(Some(CANCELLED_STREAMS_MAX))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .layer(MapRequestLayer::new(move |request| intake.watch(request)))
         .add_service(gates.tikv)
         .add_service(gates.peer)
         .add_service(gates.pd)

@@ -13,6 +13,9 @@ use cribwork_types::{Cf, CodecError, StoreId, WriteBatch};
 
 use crate::{ServerError, StoreInfo};
 
+#[cfg(test)]
+mod fuzz;
+
 /// The plan by which this node became, or is about to become, a member.
 const PLAN_KEY: &[u8] = b"\xFFplan";
 /// One byte, [`INIT_BEGUN`] or [`INIT_FINISHED`]: this node was told to initialise the cluster.
@@ -25,6 +28,8 @@ const STORES_KEY: &[u8] = b"\xFFstores";
 const INIT_BEGUN: u8 = 1;
 const INIT_FINISHED: u8 = 2;
 const STORES_VERSION: u8 = 1;
+/// A store of empty texts: its id and four lengths.
+const STORE_BYTES_MIN: usize = 24;
 
 /// How far an initialisation that this node conducts has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +163,7 @@ fn encode_stores(stores: &[StoreInfo]) -> Bytes {
 fn decode_stores(bytes: Bytes) -> Result<Vec<StoreInfo>, CodecError> {
     let mut reader = Reader::new("list of stores", bytes);
     reader.version(STORES_VERSION)?;
-    let count = reader.u32()? as usize;
-    if count > reader.remaining() {
-        return Err(reader.malformed("more stores than bytes"));
-    }
+    let count = reader.count(STORE_BYTES_MIN)?;
     let mut stores = Vec::with_capacity(count);
     for _ in 0..count {
         let id = StoreId(reader.u64()?);

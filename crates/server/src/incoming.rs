@@ -2,7 +2,8 @@
 //!
 //! A graceful end waits for every stream, and streams of batched commands or of a peer's messages
 //! never end by themselves. So each connection carries the node's stop signal: once that is given, it
-//! reads no further, and everything above it is dropped.
+//! reads no further, and everything above it is dropped. The same happens to a connection that has to make
+//! room for others ([`Guests`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use crate::guests::{Guest, GuestLimits, Guests};
+use crate::intake::Visitor;
 use crate::network::{Accepted, Io, Listener};
 use crate::{Network, ServerError};
 
@@ -30,6 +33,9 @@ pub(crate) struct Incoming {
     listener: Box<dyn Listener>,
     stop: CancellationToken,
     runtime: Arc<dyn Runtime>,
+    guests: Arc<Guests>,
+    /// Most bytes that are read from one connection.
+    bytes_max: u64,
 }
 
 impl Incoming {
@@ -37,6 +43,7 @@ impl Incoming {
     pub(crate) async fn bind(
         network: &dyn Network,
         address: &str,
+        limits: GuestLimits,
         stop: CancellationToken,
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ServerError> {
@@ -45,7 +52,13 @@ impl Incoming {
             why: error.to_string(),
         };
         let listener = network.listen(address).await.map_err(failed)?;
-        Ok(Self { listener, stop, runtime })
+        let guests = Guests::new(limits, runtime.clone());
+        Ok(Self { listener, stop, runtime, guests, bytes_max: u64::MAX })
+    }
+
+    /// Reads no more than this from any connection.
+    pub(crate) fn bytes_max(self, bytes_max: u64) -> Self {
+        Self { bytes_max, ..self }
     }
 
     /// Where it really listens.
@@ -57,8 +70,10 @@ impl Incoming {
         loop {
             match self.listener.accept().await {
                 Ok(Accepted { io, peer }) => {
-                    let stopped = Box::pin(self.stop.clone().cancelled_owned());
-                    return (Connection { io, peer, stopped }, peer);
+                    let guest = self.guests.admit(&self.stop);
+                    let left = Box::pin(guest.leave().clone().cancelled_owned());
+                    let bytes_left = self.bytes_max;
+                    return (Connection { io, peer, guest, left, bytes_left }, peer);
                 }
                 Err(error) => {
                     let address = self.address();
@@ -96,7 +111,10 @@ impl axum::serve::Listener for Incoming {
 pub(crate) struct Connection {
     io: Box<dyn Io>,
     peer: SocketAddr,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    guest: Arc<Guest>,
+    /// Completes when it has to end.
+    left: Pin<Box<WaitForCancellationFutureOwned>>,
+    bytes_left: u64,
 }
 
 impl AsyncRead for Connection {
@@ -105,12 +123,22 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        // Only when there is nothing to read, to cost nothing under load: what a peer has sent
-        // before the stop may still be served.
-        if read.is_pending() && self.stopped.as_mut().poll(context).is_ready() {
+        let count = (buffer.filled().len() - before) as u64;
+        if count > 0 {
+            self.guest.heard();
+        }
+        // When there is nothing to read, to cost nothing under load: what a peer has sent before the
+        // stop may still be served. But one that floods the node does not stay for it.
+        let leaves = match read.is_pending() {
+            true => self.left.as_mut().poll(context).is_ready(),
+            false => self.bytes_left < count || self.guest.is_shown_out(),
+        };
+        if leaves {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        self.bytes_left -= count;
         read
     }
 }
@@ -146,9 +174,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = PeerAddress;
+    type ConnectInfo = Visitor;
 
-    fn connect_info(&self) -> PeerAddress {
-        PeerAddress(self.peer)
+    fn connect_info(&self) -> Visitor {
+        Visitor { address: PeerAddress(self.peer), guest: self.guest.clone() }
     }
 }

@@ -16,10 +16,14 @@ mod clock;
 mod config;
 mod doubts;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod grpc;
+mod guests;
 mod http;
 mod identity;
 mod incoming;
+mod intake;
 mod join;
 pub mod kv;
 mod member;

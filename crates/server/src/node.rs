@@ -81,9 +81,11 @@ impl Node {
         let on_fatal = options.on_fatal.unwrap_or_else(|| Arc::new(end_process));
         let engine: Arc<dyn Engine> = Watched::new(engine, on_fatal.clone());
         let stop = CancellationToken::new();
-        let bind = |address| Incoming::bind(&*network, address, stop.clone(), runtime.clone());
-        let grpc = bind(&config.listen).await?;
-        let http = bind(&config.http).await?;
+        let bind = |address, limits| {
+            Incoming::bind(&*network, address, limits, stop.clone(), runtime.clone())
+        };
+        let grpc = bind(&config.listen, grpc::limits()).await?;
+        let http = bind(&config.http, http::limits()).await?;
         let (grpc_address, http_address) = (grpc.address(), http.address());
         let (health, health_service) = tonic_health::server::health_reporter();
         let connector = network.connector();

@@ -34,6 +34,17 @@ fn parse_resident(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// The line `Max open files  1024  4096  files` of `/proc/self/limits`: the first number is the one in force.
+fn parse_open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// How many files and connections the process may have open; none if that is not known, or without limit.
+pub(crate) fn open_files_max() -> Option<usize> {
+    parse_open_files(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
 fn usage() -> Option<Usage> {
     Some(Usage {
         cpu_seconds: parse_stat(&std::fs::read_to_string("/proc/self/stat").ok()?)?,
@@ -74,6 +85,11 @@ mod tests {
         assert_eq!(parse_stat(stat), Some(2.0));
         assert_eq!(parse_stat("42 (x) S 1"), None);
         assert_eq!(parse_resident("VmPeak:\t 9 kB\nVmRSS:\t  12 kB\n"), Some(12 * 1024));
+        let limits =
+            "Max processes  7 8 processes\nMax open files            1024   4096   files\n";
+        assert_eq!(parse_open_files(limits), Some(1024));
+        assert_eq!(parse_open_files("Max open files  unlimited  unlimited  files"), None);
+        assert!(open_files_max().is_none_or(|files| files > 0));
         assert!(usage().is_some_and(|usage| usage.resident_bytes > 0));
     }
 }

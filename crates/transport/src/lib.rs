@@ -33,6 +33,8 @@ mod connector;
 mod dialer;
 mod error;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod inbound;
 mod lanes;

@@ -51,6 +51,25 @@ impl Reader {
         Ok(self.rest.split_to(length))
     }
 
+    /// One byte that is 0 or 1.
+    pub fn flag(&mut self) -> Result<bool, CodecError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.malformed("a flag that is neither 0 nor 1")),
+        }
+    }
+
+    /// Four bytes that count elements of at least `element_bytes` each. More than the bytes that are left
+    /// can hold is an error, so that a vector of that capacity takes no more than a few times the input.
+    pub fn count(&mut self, element_bytes: usize) -> Result<usize, CodecError> {
+        let count = self.u32()? as usize;
+        if count > self.rest.len() / element_bytes {
+            return Err(self.malformed("more elements than bytes"));
+        }
+        Ok(count)
+    }
+
     /// Checks a version byte.
     pub fn version(&mut self, known: u8) -> Result<(), CodecError> {
         let version = self.u8()?;
@@ -90,4 +109,24 @@ pub fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
     debug_assert!(u32::try_from(bytes.len()).is_ok());
     out.put_u32(bytes.len() as u32);
     out.put_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_no_larger_than_what_is_left_can_hold() {
+        let count = |bytes: &'static [u8]| Reader::new("list", Bytes::from_static(bytes)).count(3);
+        assert_eq!(count(&[0, 0, 0, 2, 7, 7, 7, 7, 7, 7]), Ok(2));
+        assert!(count(&[0, 0, 0, 2, 7, 7, 7, 7, 7]).is_err());
+        assert!(count(&[0xFF; 4]).is_err() && count(&[0, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn a_flag_is_zero_or_one() {
+        let flag = |byte: u8| Reader::new("flag", Bytes::copy_from_slice(&[byte])).flag();
+        assert_eq!((flag(0), flag(1)), (Ok(false), Ok(true)));
+        assert!(flag(2).is_err() && flag(0xFF).is_err());
+    }
 }

@@ -6,6 +6,8 @@ use crate::codec::{Reader, put_bytes};
 use crate::{CodecError, KeyRange, RangeEpoch, RangeId, ReplicaId, StoreId};
 
 const VERSION: u8 = 1;
+/// Id, store and role of one replica.
+const REPLICA_BYTES: usize = 17;
 
 /// What a replica does in its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -121,10 +123,7 @@ impl RangeDescriptor {
         let id = RangeId(reader.u64()?);
         let epoch = RangeEpoch { conf_ver: reader.u64()?, version: reader.u64()? };
         let span = KeyRange { start: reader.bytes()?, end: reader.bytes()? };
-        let count = reader.u32()? as usize;
-        if count > reader.remaining() {
-            return Err(reader.malformed("more replicas than bytes"));
-        }
+        let count = reader.count(REPLICA_BYTES)?;
         let mut replicas = Vec::with_capacity(count);
         for _ in 0..count {
             let (id, store) = (ReplicaId(reader.u64()?), StoreId(reader.u64()?));

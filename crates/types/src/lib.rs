@@ -10,6 +10,8 @@ pub mod codec;
 mod descriptor;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod ids;
 pub mod key;
 mod key_range;

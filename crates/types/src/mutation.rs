@@ -6,6 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::codec::{Reader, put_bytes};
 use crate::{CodecError, KeyRange};
 
+/// A mutation of an empty key: kind, family and a length.
+const MUTATION_BYTES_MIN: usize = 6;
+
 /// A column family of the one RocksDB of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -200,10 +203,7 @@ impl WriteBatch {
     /// # Errors
     /// [`CodecError`] if the bytes are not a batch.
     pub fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
-        let count = reader.u32()? as usize;
-        if count > reader.remaining() {
-            return Err(reader.malformed("more mutations than bytes"));
-        }
+        let count = reader.count(MUTATION_BYTES_MIN)?;
         let mut mutations = Vec::with_capacity(count);
         for _ in 0..count {
             mutations.push(Mutation::decode(reader)?);

@@ -45,6 +45,7 @@ pub const LAYERS: &[(&str, Uses)] = &[
     ("cribwork-cli", Uses::Crates(&["cribwork-server", "cribwork-client", "cribwork-workload"])),
     ("cribwork-chaos", Uses::Crates(&["cribwork-checker"])),
     ("cribwork-xtask", Uses::Crates(&[])),
+    ("cribwork-fuzz", Uses::Crates(&[])),
     ("cribwork-sim", Uses::Any),
     ("cribwork-tests", Uses::Any),
     ("cribwork-benches", Uses::Any),

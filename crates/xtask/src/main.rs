@@ -1,4 +1,4 @@
-//! Command line of the repository checks: `cargo run -p cribwork-xtask -- layering|seeded|tidy|bench-table`.
+//! Command line of the repository checks: `cargo run -p cribwork-xtask -- layering|seeded|tidy|bench-table|fuzz`.
 //!
 //! Findings go to stderr. Exit codes: 0 clean, 1 findings or failure, 64 wrong usage.
 
@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cribwork_xtask::{bench_table, layering, seeded, tidy};
+use cribwork_xtask::{bench_table, fuzz, layering, seeded, tidy};
 
 const USAGE: &str = "\
 usage: cargo run -p cribwork-xtask -- COMMAND
@@ -15,13 +15,19 @@ usage: cargo run -p cribwork-xtask -- COMMAND
   layering     crates use only what their layer may use
   seeded       bugs put in on purpose stay in the simulator
   tidy         file and function sizes, banned forms and words, module documentation
-  bench-table  print the last benchmark run as a table";
+  bench-table  print the last benchmark run as a table
+  fuzz         run the fuzz targets for long:
+               --duration 10m (each)  --target NAME  --input HEX  --seed N  --jobs N (at a time)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [command] = arguments.as_slice() else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(64);
+    let (command, rest) = match arguments.as_slice() {
+        [command] => (command, &[][..]),
+        [command, rest @ ..] if command == "fuzz" => (command, rest),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(64);
+        }
     };
     // Not as it was when this was built: clones share a target directory, and cargo may run a binary
     // that it built for another one.
@@ -41,6 +47,9 @@ fn main() -> ExitCode {
             print!("{table}");
             Vec::new()
         }),
+        "fuzz" => {
+            fuzz::Options::parse(rest).and_then(|options| fuzz::run_repository(&root, &options))
+        }
         _ => {
             eprintln!("unknown command {command:?}\n\n{USAGE}");
             return ExitCode::from(64);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cribwork_tests::{Cluster, Finished, Node, NodeFlags, http_get, run, wait_until};
+use cribwork_tests::{Cluster, Finished, Node, NodeFlags, free_address, http_get, run, wait_until};
 use tempfile::TempDir;
 
 /// A refusal comes at once; this is only for slow machines.
@@ -159,4 +159,26 @@ fn a_node_of_another_cluster_does_not_serve() {
     let nodes = ours.json(&["nodes"]);
     assert_eq!(nodes.as_array().expect("a list").len(), 1, "ours took nobody in: {nodes}");
     assert_eq!(ours.run(&["kv", "get", "k"]).ok(), "ours\n");
+}
+
+#[test]
+fn an_initialisation_without_one_of_its_nodes_writes_nothing() {
+    let _turn = cribwork_tests::Turn::take();
+    let directory = TempDir::new().unwrap();
+    let mut flags = NodeFlags::alone(&directory.path().join("data"));
+    // Free a moment ago, and nobody listens there.
+    let absent = free_address();
+    flags.join = format!("{},{absent}", flags.listen);
+    let mut node = Node::start(flags.clone()).unwrap();
+    let init = ["init", "--endpoints", &flags.listen, "--ranges", "1"];
+    // As long as the node waits for the others, and a little.
+    run(&init, Duration::from_secs(90)).fails(1, &[&absent, "hint", "CW-SERVER-INIT"]);
+    let status = ["status", "--endpoints", &flags.listen, "--timeout", "500ms"];
+    run(&status, REFUSAL).fails(1, &["not initialised"]);
+    node.kill9();
+
+    // Nothing was kept either: alone, the node can become a cluster of its own.
+    let flags = NodeFlags { join: flags.listen.clone(), ..flags.clone() };
+    let _node = Node::start(flags).unwrap();
+    run(&init, Duration::from_secs(90)).ok();
 }

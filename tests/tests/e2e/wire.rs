@@ -1,6 +1,7 @@
 //! Bad input over the wire: every request gets a typed answer, and the nodes live on.
 
 mod garbage;
+mod hostile;
 mod misdirected;
 mod pause;
 mod placement;

@@ -182,9 +182,11 @@ impl Data {
         context: &kv::Context,
     ) -> Vec<kv::KvPair> {
         keys.filter_map(|key| match self.blocking(key, version, context) {
-            Some(error) => {
-                Some(kv::KvPair { error: Some(error), key: key.clone(), ..Default::default() })
-            }
+            Some(error) => Some(kv::KvPair {
+                error: Some(Box::new(error)),
+                key: key.clone(),
+                ..Default::default()
+            }),
             None => self.read(key, version).map(|value| pair(key, &value)),
         })
         .collect()

@@ -232,7 +232,7 @@ fn take_rows(
     for pair in pairs {
         match pair.error {
             None => rows.push((pair.key, pair.value)),
-            Some(error) => locks.push(key_failure(error)?),
+            Some(error) => locks.push(key_failure(*error)?),
         }
     }
     if let Some(error) = error {

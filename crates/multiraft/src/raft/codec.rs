@@ -14,7 +14,12 @@ use super::types::{self, Types};
 use crate::position::{Position, VoteRecord};
 use crate::records;
 
+#[cfg(test)]
+mod fuzz;
+
 const VERSION: u8 = 1;
+/// An empty entry: index, length, version, checksum, term and kind.
+const ENTRY_BYTES_MIN: usize = 26;
 
 fn start(size: usize) -> BytesMut {
     let mut out = BytesMut::with_capacity(size + 1);
@@ -74,10 +79,7 @@ pub(super) fn decode_append<A: AsyncRuntime>(
     let vote = get_vote(&mut reader)?;
     let prev_log_id = get_log_id(&mut reader)?;
     let leader_commit = get_log_id(&mut reader)?;
-    let count = reader.u32()? as usize;
-    if count > reader.remaining() {
-        return Err(reader.malformed("more entries than bytes"));
-    }
+    let count = reader.count(ENTRY_BYTES_MIN)?;
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
         let index = reader.u64()?;
@@ -162,7 +164,7 @@ pub(super) fn decode_vote_request<A: AsyncRuntime>(
 ) -> Result<VoteRequest<Types<A>>, CodecError> {
     let mut reader = open("vote request", bytes)?;
     let mut request = VoteRequest::new(get_vote(&mut reader)?, get_log_id(&mut reader)?);
-    request.leadership_transfer = reader.u8()? != 0;
+    request.leadership_transfer = reader.flag()?;
     reader.finish()?;
     Ok(request)
 }
@@ -180,7 +182,7 @@ pub(super) fn decode_vote_response<A: AsyncRuntime>(
 ) -> Result<VoteResponse<Types<A>>, CodecError> {
     let mut reader = open("vote response", bytes)?;
     let vote = get_vote(&mut reader)?;
-    let granted = reader.u8()? != 0;
+    let granted = reader.flag()?;
     let last_log_id = get_log_id(&mut reader)?;
     reader.finish()?;
     Ok(VoteResponse::new(vote, last_log_id, granted))
@@ -213,7 +215,9 @@ pub(super) fn encode_flag(flag: bool) -> Bytes {
 
 pub(super) fn decode_flag(bytes: Bytes) -> Result<bool, CodecError> {
     let mut reader = open("flag", bytes)?;
-    Ok(reader.u8()? != 0)
+    let flag = reader.flag()?;
+    reader.finish()?;
+    Ok(flag)
 }
 
 pub(super) fn encode_vote(vote: &types::Vote) -> Bytes {

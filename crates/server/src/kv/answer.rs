@@ -40,7 +40,7 @@ pub(crate) trait Answer: Default + Send + 'static {
             Slot::Key(slot) => *slot = Some(failure.into_key_error()),
             Slot::Keys(errors) => errors.push(failure.into_key_error()),
             Slot::Pairs(pairs) => {
-                let error = Some(failure.into_key_error());
+                let error = Some(Box::new(failure.into_key_error()));
                 pairs.push(kvrpcpb::KvPair { error, ..Default::default() });
             }
         }

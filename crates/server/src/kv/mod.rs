@@ -28,6 +28,8 @@ mod checks;
 mod context;
 mod core;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod key_error;
 mod latches;
 mod metrics;

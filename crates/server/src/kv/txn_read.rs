@@ -40,7 +40,7 @@ fn pair(item: ReadItem) -> KvPair {
         ReadItem::Locked(lock) => {
             let key = lock.key.clone();
             let error = KeyError { locked: Some(lock_info(*lock)), ..Default::default() };
-            KvPair { key, error: Some(error), ..Default::default() }
+            KvPair { key, error: Some(Box::new(error)), ..Default::default() }
         }
     }
 }

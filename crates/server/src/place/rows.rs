@@ -11,6 +11,9 @@ use cribwork_types::{Cf, CodecError, KeyRange, RangeDescriptor, StoreId};
 
 use crate::{ServerError, StoreInfo};
 
+#[cfg(test)]
+mod fuzz;
+
 const VERSION: u8 = 1;
 
 const CLUSTER: u8 = b'c';

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cribwork_proto::kvrpcpb::{
     GetRequest, KeyRange, KvPair, Mutation, PrewriteRequest, RawBatchDeleteRequest,
     RawBatchGetRequest, RawBatchPutRequest, RawBatchScanRequest, RawDeleteRangeRequest,
-    RawGetRequest, RawPutRequest, RawScanRequest, ScanRequest,
+    RawGetRequest, RawPutRequest, RawScanRequest, ScanLockRequest, ScanRequest,
 };
 use cribwork_types::limits::{
     BATCH_KEYS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, SCAN_LIMIT_MAX,
@@ -179,5 +179,54 @@ fn limits_and_bounds_of_scans_are_checked() {
         assert!(answer.region_error.is_none() && answer.error.is_none(), "{answer:?}");
         assert!(answer.pairs.is_empty(), "raw values are another world");
     }
+    wire.lives();
+}
+
+#[test]
+fn limits_of_nothing_and_of_everything_are_limits() {
+    let mut wire = Wire::start(1, 1);
+    wire.cluster.run(&["txn", "put", "a", "x"]).ok();
+    wire.put_and_get(b"a", b"x");
+    let context = Some(wire.context(b"k"));
+    let mut tikv = wire.tikv(1);
+
+    let scan = |limit| ScanRequest {
+        context: context.clone(),
+        limit,
+        version: u64::MAX,
+        ..Default::default()
+    };
+    for (limit, rows) in [(0, 0), (1, 1), (u32::MAX, 1)] {
+        let answer = wire.ask(tikv.kv_scan(scan(limit))).unwrap().into_inner();
+        assert!(answer.region_error.is_none() && answer.error.is_none(), "{answer:?}");
+        assert_eq!(answer.pairs.len(), rows, "limit {limit}: {answer:?}");
+    }
+
+    let locks = |limit| ScanLockRequest {
+        context: context.clone(),
+        max_version: u64::MAX,
+        limit,
+        ..Default::default()
+    };
+    // Zero means all of them here.
+    let answer = wire.ask(tikv.kv_scan_lock(locks(0))).unwrap().into_inner();
+    assert!(answer.error.is_none() && answer.locks.is_empty(), "{answer:?}");
+    let answer = wire.ask(tikv.kv_scan_lock(locks(u32::MAX))).unwrap().into_inner();
+    let refused = answer.error.expect("more than an answer may hold").abort;
+    assert!(refused.contains("locks in one answer"), "{refused}");
+
+    let scans = |ranges: usize, each_limit| RawBatchScanRequest {
+        context: context.clone(),
+        ranges: vec![KeyRange::default(); ranges],
+        each_limit,
+        ..Default::default()
+    };
+    let answer = wire.ask(tikv.raw_batch_scan(scans(1, u32::MAX))).unwrap().into_inner();
+    assert!(refusal(&answer.kvs).contains(&SCAN_LIMIT_MAX.to_string()), "{answer:?}");
+    let many = scans(BATCH_KEYS_MAX + 1, 1);
+    let answer = wire.ask(tikv.raw_batch_scan(many)).unwrap().into_inner();
+    assert!(refusal(&answer.kvs).contains(&BATCH_KEYS_MAX.to_string()), "{answer:?}");
+    let answer = wire.ask(tikv.raw_batch_scan(scans(3, 0))).unwrap().into_inner();
+    assert!(answer.kvs.is_empty() && answer.region_error.is_none(), "{answer:?}");
     wire.lives();
 }

@@ -1,0 +1,186 @@
+//! Hostile bytes for what the log and the state of a replica hold, and for liveness messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cribwork_fuzz::{Shape, target};
+use cribwork_types::{
+    BoxFuture, Cf, KeyRange, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId,
+    ReplicaRole, Runtime, StoreId, WriteBatch, key,
+};
+
+use crate::command::{
+    Body, Command, Evaluated, ProposalId, SplitCommand, decode_payload, encode_payload,
+};
+use crate::liveness::Liveness;
+use crate::position::{Position, VoteRecord};
+use crate::records::{self, AppliedRecord, Members, Payload, ReplicaRecord};
+
+/// Puts the checksum of a sealed record right.
+pub(crate) fn seal(bytes: &mut Vec<u8>) {
+    if bytes.len() >= 5 {
+        let sum = crc32c::crc32c(&bytes[5..]);
+        bytes[1..5].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let evaluated = Evaluated { term: 4, epoch: RangeEpoch { conf_ver: 1, version: 2 } };
+    let mut batch = WriteBatch::new();
+    batch.put(Cf::Raw, "key", "value");
+    batch.delete(Cf::Lock, "key");
+    batch.delete_range(Cf::Write, KeyRange::new("a", "b"));
+    let split = SplitCommand {
+        key: key::encode(b"m").into(),
+        right: RangeId(9),
+        replicas: vec![(StoreId(1), ReplicaId(10)), (StoreId(2), ReplicaId(11))],
+        leader: StoreId(1),
+    };
+    let bodies = [Body::Write(batch), Body::Split(split), Body::Barrier];
+    bodies.map(|body| Command { evaluated, body }).into()
+}
+
+pub(crate) fn payload() -> Bytes {
+    let encoded: Vec<Bytes> = commands().iter().map(Command::encode).collect();
+    encode_payload(ProposalId { nonce: 7, number: 8 }, &encoded)
+}
+
+pub(crate) fn members() -> Members {
+    Members {
+        voter_sets: vec![[ReplicaId(1), ReplicaId(2)].into(), [ReplicaId(3)].into()],
+        stores: [1, 2, 3].map(|id| (ReplicaId(id), StoreId(id))).into(),
+    }
+}
+
+pub(crate) fn descriptor() -> RangeDescriptor {
+    let replica =
+        |id| ReplicaDescriptor { id: ReplicaId(id), store: StoreId(id), role: ReplicaRole::Voter };
+    RangeDescriptor {
+        id: RangeId(7),
+        span: KeyRange::new(key::encode(b"a"), key::encode(b"m")),
+        epoch: RangeEpoch::INITIAL,
+        replicas: [1, 2, 3].map(replica).into(),
+    }
+}
+
+pub(crate) fn applied() -> AppliedRecord {
+    let at = |index| Some(Position { term: 5, index });
+    AppliedRecord { position: at(9), members_at: at(0), members: members() }
+}
+
+#[test]
+fn commands_of_an_entry() {
+    let whole = payload();
+    let each = commands()
+        .into_iter()
+        .map(|command| encode_payload(ProposalId { nonce: 1, number: 2 }, &[command.encode()]));
+    target("commands_of_an_entry").seed(&whole).seeds(each).run(|bytes| {
+        let decoded = decode_payload(Bytes::copy_from_slice(bytes));
+        if let Ok((id, commands)) = &decoded {
+            let encoded: Vec<Bytes> = commands.iter().map(Command::encode).collect();
+            assert_eq!(encode_payload(*id, &encoded), bytes, "a payload has one encoding");
+        }
+        Shape::decoded(&decoded, |(_, commands)| commands.len())
+    });
+}
+
+#[test]
+fn log_entries() {
+    let payloads = [Payload::Blank, Payload::Commands(payload()), Payload::Members(members())];
+    let seeds = payloads.map(|payload| records::encode_entry(3, &payload));
+    target("log_entries").seeds(seeds).repair(seal).run(|bytes| {
+        let decoded = records::decode_entry(Bytes::copy_from_slice(bytes));
+        if let Ok((term, payload)) = &decoded {
+            assert_eq!(records::encode_entry(*term, payload), bytes, "one encoding");
+        }
+        Shape::decoded(&decoded, |(_, payload)| match payload {
+            Payload::Members(members) => 1 + members.voter_sets.len() + members.stores.len(),
+            Payload::Commands(_) => 1 << 20,
+            Payload::Blank => 0,
+        })
+    });
+}
+
+#[test]
+fn replica_records() {
+    let record = |initialised| {
+        ReplicaRecord { id: ReplicaId(4), initialised, descriptor: descriptor() }.encode()
+    };
+    target("replica_records").seeds([record(true), record(false)]).repair(seal).run(|bytes| {
+        let decoded = ReplicaRecord::decode(Bytes::copy_from_slice(bytes));
+        if let Ok(record) = &decoded {
+            assert_eq!(record.encode(), bytes, "a record has one encoding");
+        }
+        Shape::decoded(&decoded, |record| record.descriptor.replicas.len())
+    });
+}
+
+#[test]
+fn applied_records() {
+    let seeds = [AppliedRecord::default().encode(), applied().encode()];
+    target("applied_records").seeds(seeds).repair(seal).run(|bytes| {
+        let decoded = AppliedRecord::decode(Bytes::copy_from_slice(bytes));
+        if let Ok(record) = &decoded {
+            assert_eq!(record.encode(), bytes, "a record has one encoding");
+        }
+        Shape::decoded(&decoded, |record| record.members.voter_sets.len())
+    });
+}
+
+#[test]
+fn votes_and_positions() {
+    let vote = VoteRecord { term: 3, candidate: ReplicaId(4), committed: true };
+    let position = Position { term: 3, index: 9 };
+    let seeds = [records::encode_vote(vote), records::encode_position(position)];
+    target("votes_and_positions").seeds(seeds).repair(seal).run(|bytes| {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let vote = records::decode_vote(bytes.clone());
+        if let Ok(vote) = vote {
+            assert_eq!(records::encode_vote(vote), bytes, "a vote has one encoding");
+        }
+        let position = records::decode_position(bytes.clone());
+        if let Ok(position) = position {
+            assert_eq!(records::encode_position(position), bytes, "one encoding");
+        }
+        let words =
+            |error: Option<_>| error.map(|error: cribwork_types::CodecError| error.to_string());
+        Shape::of(&(words(vote.err()), words(position.err())))
+    });
+}
+
+/// A clock that stands still.
+struct Still;
+
+impl Runtime for Still {
+    fn now(&self) -> Duration {
+        Duration::from_secs(9)
+    }
+
+    fn wall_ms(&self) -> u64 {
+        0
+    }
+
+    fn random_u64(&self) -> u64 {
+        0
+    }
+
+    fn spawn(&self, _: BoxFuture<()>) {}
+
+    fn spawn_worker(&self, _: &str, _: BoxFuture<()>) {}
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn liveness_messages() {
+    let liveness = Liveness::new(StoreId(1), 77, Duration::from_secs(1), Arc::new(Still));
+    let seed = liveness.ping();
+    target("liveness_messages").seed(seed).run(|bytes| {
+        let heard = liveness.heard(StoreId(2), Bytes::copy_from_slice(bytes));
+        assert!(heard.is_err() || liveness.is_live(StoreId(2)));
+        Shape::decoded(&heard, |news| usize::from(*news))
+    });
+}
