@@ -76,6 +76,16 @@ fn raft_appends() {
     check("raft_appends", seeds, seal_entries, decode_append::<Rt>, encode_append::<Rt>);
 }
 
+/// The append that a replica without a log refuses with `without_log`.
+fn unfit_append() -> Bytes {
+    encode_append(&AppendEntriesRequest::<Types<Rt>> {
+        vote: voted(true),
+        prev_log_id: Some(at(4, 6)),
+        entries: Vec::new(),
+        leader_commit: None,
+    })
+}
+
 #[test]
 fn raft_append_results() {
     let results: [StreamAppendResult<Types<Rt>>; 4] = [
@@ -84,9 +94,30 @@ fn raft_append_results() {
         Err(StreamAppendError::Conflict(at(4, 6))),
         Err(StreamAppendError::HigherVote(voted(false))),
     ];
-    let seeds = results.iter().map(encode_append_result).collect();
-    let (decode, encode) = (decode_append_result::<Rt>, encode_append_result::<Rt>);
-    check("raft_append_results", seeds, as_it_is, decode, encode);
+    let seeds = results.iter().map(encode_append_result).chain(without_log(unfit_append()));
+    let encode = |answer: &Appended<Rt>| {
+        let mut bytes = encode_append_result(&answer.result).to_vec();
+        if matches!(answer.result, Err(StreamAppendError::Conflict(_))) && !answer.promised {
+            bytes[1] = 3;
+        }
+        bytes.into()
+    };
+    let decode = decode_append_result::<Rt>;
+    check("raft_append_results", seeds.collect(), as_it_is, decode, encode);
+}
+
+#[test]
+fn appends_to_a_replica_without_a_log() {
+    target("appends_to_a_replica_without_a_log").seed(unfit_append()).run(|bytes| {
+        let answer = without_log(Bytes::copy_from_slice(bytes));
+        if let Some(answer) = &answer {
+            let read = decode_append_result::<Rt>(answer.clone()).expect("an answer of ours");
+            assert!(!read.promised, "it promises the sender nothing");
+            let conflict = matches!(read.result, Err(StreamAppendError::Conflict(_)));
+            assert!(conflict, "nothing of it fits");
+        }
+        Shape::of(&(answer.is_some(), bytes.len().checked_ilog2()))
+    });
 }
 
 #[test]
