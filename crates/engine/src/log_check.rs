@@ -13,6 +13,9 @@ use std::path::Path;
 
 use crate::EngineError;
 
+#[cfg(test)]
+mod fuzz;
+
 /// Records do not cross bounds of blocks of this size.
 const BLOCK_BYTES: usize = 32 << 10;
 /// `checksum u32, length u16, kind u8`, little-endian.

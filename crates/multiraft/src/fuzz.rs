@@ -13,6 +13,8 @@ use cribwork_types::{
 use crate::command::{
     Body, Command, Evaluated, ProposalId, SplitCommand, decode_payload, encode_payload,
 };
+use crate::effect::{Effect, RangeState};
+use crate::fate::Fate;
 use crate::liveness::Liveness;
 use crate::position::{Position, VoteRecord};
 use crate::records::{self, AppliedRecord, Members, Payload, ReplicaRecord};
@@ -54,13 +56,13 @@ pub(crate) fn members() -> Members {
 }
 
 pub(crate) fn descriptor() -> RangeDescriptor {
-    let replica =
-        |id| ReplicaDescriptor { id: ReplicaId(id), store: StoreId(id), role: ReplicaRole::Voter };
+    use ReplicaRole::{Incoming, Learner, Outgoing, Voter};
+    let replica = |(id, role)| ReplicaDescriptor { id: ReplicaId(id), store: StoreId(id), role };
     RangeDescriptor {
         id: RangeId(7),
         span: KeyRange::new(key::encode(b"a"), key::encode(b"m")),
         epoch: RangeEpoch::INITIAL,
-        replicas: [1, 2, 3].map(replica).into(),
+        replicas: [(1, Voter), (2, Outgoing), (3, Incoming), (4, Learner)].map(replica).into(),
     }
 }
 
@@ -126,6 +128,130 @@ fn applied_records() {
         }
         Shape::decoded(&decoded, |record| record.members.voter_sets.len())
     });
+}
+
+/// Entries one after the other, as a group commits them.
+fn log() -> Vec<Bytes> {
+    let evaluated = Evaluated { term: 3, epoch: RangeEpoch::INITIAL };
+    let split = SplitCommand {
+        key: key::encode(b"c").into(),
+        right: RangeId(9),
+        replicas: [1, 2, 3].map(|id| (StoreId(id), ReplicaId(id + 10))).into(),
+        leader: StoreId(1),
+    };
+    let mut batch = WriteBatch::new();
+    batch.put(Cf::Raw, key::encode(b"b"), "value");
+    let commands = |body| {
+        let command = Command { evaluated, body }.encode();
+        let payload = encode_payload(ProposalId { nonce: 1, number: 2 }, &[command]);
+        records::encode_entry(3, &Payload::Commands(payload))
+    };
+    vec![
+        records::encode_entry(3, &Payload::Blank),
+        commands(Body::Write(batch)),
+        commands(Body::Split(split)),
+        records::encode_entry(3, &Payload::Members(members())),
+        commands(Body::Barrier),
+    ]
+}
+
+/// A range of three voters that all entries of [`log`] fit.
+fn range_state() -> RangeState {
+    let mut descriptor = descriptor();
+    descriptor.replicas.truncate(3);
+    descriptor.replicas.iter_mut().for_each(|replica| replica.role = ReplicaRole::Voter);
+    let members = Members::of(&descriptor);
+    let applied = AppliedRecord { position: None, members_at: None, members };
+    RangeState { descriptor: Arc::new(descriptor), applied }
+}
+
+/// What one committed entry does to a range, in a word.
+fn apply(state: &mut RangeState, position: Position, payload: Payload) -> String {
+    let before = state.descriptor.clone();
+    match payload {
+        Payload::Blank => "blank".to_owned(),
+        Payload::Members(members) => {
+            state.members(position, members.clone());
+            let now = &state.descriptor;
+            assert_eq!(now.epoch.conf_ver, before.epoch.conf_ver + 1, "a later membership");
+            assert_eq!(now.replicas.len(), members.stores.len(), "each member, and once");
+            let votes = |id: &ReplicaId| now.replica(*id).is_some_and(|it| it.role.votes());
+            assert!(members.voter_sets.iter().flatten().all(votes), "{now:?} of {members:?}");
+            format!("members {} {}", now.is_joint(), now.replicas.len())
+        }
+        Payload::Commands(bytes) => match decode_payload(bytes) {
+            Err(error) => error.to_string(),
+            Ok((_, commands)) => {
+                let done =
+                    commands.into_iter().map(|command| match state.command(position, command) {
+                        Ok(Effect::Nothing) => "nothing",
+                        Ok(Effect::Write(_)) => "write",
+                        Ok(Effect::Split(split)) => {
+                            assert_eq!(split.left.span.end, split.right.span.start, "no gap");
+                            assert_eq!(split.right.span.end, before.span.end, "nothing is lost");
+                            assert!(split.left.epoch.version > before.epoch.version);
+                            assert!(
+                                split.seed(StoreId(1), true).is_some(),
+                                "the proposer has a part"
+                            );
+                            "split"
+                        }
+                        Err(Fate::StaleEpoch(_)) => "stale epoch",
+                        Err(Fate::StaleLeader) => "stale leader",
+                        Err(Fate::Refused(why)) => why,
+                        Err(other) => panic!("no command ends like this: {other:?}"),
+                    });
+                done.collect::<Vec<_>>().join(", ")
+            }
+        },
+    }
+}
+
+/// Puts the checksum of each entry right: entries are joined by their lengths.
+fn seal_each(bytes: &mut Vec<u8>) {
+    let mut at = 0;
+    while let Some(length) = bytes.get(at..at + 2) {
+        let length = usize::from(length[0]) << 8 | usize::from(length[1]);
+        let Some(entry) = bytes.get_mut(at + 2..at + 2 + length) else { return };
+        let mut sealed = entry.to_vec();
+        seal(&mut sealed);
+        entry.copy_from_slice(&sealed);
+        at += 2 + length;
+    }
+}
+
+#[test]
+fn committed_entries() {
+    let joined = |entries: &[Bytes]| -> Vec<u8> {
+        let length = |entry: &Bytes| (entry.len() as u16).to_be_bytes();
+        entries.iter().flat_map(|entry| [&length(entry)[..], entry].concat()).collect()
+    };
+    let seeds: Vec<_> = log().iter().map(|entry| joined(std::slice::from_ref(entry))).collect();
+    let whole = joined(&log());
+    target("committed_entries")
+        .seed(whole)
+        .seeds(seeds)
+        .repair(seal_each)
+        .memory_per_byte(256)
+        .run(|bytes| {
+            let (mut state, mut rest, mut done) = (range_state(), bytes, Vec::new());
+            while let Some(([high, low], tail)) = rest.split_first_chunk::<2>() {
+                let length = usize::from(u16::from_be_bytes([*high, *low])).min(tail.len());
+                let (entry, tail) = tail.split_at(length);
+                rest = tail;
+                match records::decode_entry(Bytes::copy_from_slice(entry)) {
+                    Ok((term, payload)) => {
+                        let index = done.len() as u64 + 1;
+                        let position = Position { term, index };
+                        done.push(apply(&mut state, position, payload));
+                        state.advance(position);
+                    }
+                    Err(error) => done.push(error.to_string()),
+                }
+            }
+            done.truncate(6);
+            Shape::of(&done)
+        });
 }
 
 #[test]

@@ -32,6 +32,9 @@ use crate::records;
 use crate::replica::Replica;
 use crate::snapshot::parts;
 
+#[cfg(test)]
+mod fuzz;
+
 /// The highest replica id of `range` that this store was rid of.
 pub(crate) fn tombstone(
     engine: &dyn Engine,

@@ -1,19 +1,25 @@
-//! Hostile bytes for everything that a node takes in over gRPC.
+//! Hostile bytes for everything that a node takes in over gRPC: what others ask of it, and what they
+//! answer.
 
 use std::fmt::Debug;
 
 use cribwork_fuzz::{Shape, measure, target};
+use cribwork_types::{RangeDescriptor, Timestamp, key};
 use prost::{Message, Name};
 
 use crate::cribwork::admin::{
-    AllocIdsRequest, BootstrapRequest, GetRangeRequest, HeartbeatRequest, IdentifyRequest,
-    InitRequest, RangesRequest, RegisterRequest, SplitRangeRequest, SplitRequest,
-    TransferLeaderRequest, TransferRangeLeaderRequest,
+    AllocIdsRequest, AllocIdsResponse, BootstrapRequest, ChangeReplicasRequest,
+    ChangeReplicasResponse, ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest,
+    ExplainRequest, ExplainResponse, GetRangeRequest, HeartbeatRequest, HeartbeatResponse,
+    IdentifyRequest, IdentifyResponse, InitRequest, MoveReplicaRequest, NewLearner, NodesResponse,
+    Operator, Progress, RangeReport, RangesRequest, RangesResponse, RegisterRequest,
+    RegisterResponse, SplitRangeRequest, SplitRangeResponse, SplitRequest, StatusResponse,
+    TransferLeaderOperator, TransferLeaderRequest, TransferRangeLeaderRequest, operator,
 };
-use crate::cribwork::peer::Frame;
+use crate::cribwork::peer::{Ack, Frame};
 use crate::kvrpcpb::*;
-use crate::tikvpb::{BatchCommandsRequest, batch_commands_request};
-use crate::{metapb, pdpb, weight};
+use crate::tikvpb::{BatchCommandsRequest, BatchCommandsResponse, batch_commands_request};
+use crate::{ConvertError, metapb, pdpb, weight};
 
 /// Decodes bytes as one message, and checks what must hold of any.
 type Decode = fn(&[u8]) -> Result<usize, String>;
@@ -51,7 +57,13 @@ messages! {
     pdpb::ScanRegionsRequest, pdpb::BatchScanRegionsRequest, pdpb::UpdateServiceGcSafePointRequest,
     pdpb::AllocIdRequest, InitRequest, RangesRequest, GetRangeRequest, SplitRequest,
     TransferLeaderRequest, IdentifyRequest, BootstrapRequest, RegisterRequest, HeartbeatRequest,
-    AllocIdsRequest, SplitRangeRequest, TransferRangeLeaderRequest, Frame,
+    AllocIdsRequest, SplitRangeRequest, TransferRangeLeaderRequest, Frame, ChangeReplicasRequest,
+    ConfigRequest, DecommissionRequest, DrainRequest, ExplainRequest, MoveReplicaRequest,
+    pdpb::GetStoreRequest, pdpb::GetRegionByIdRequest, pdpb::UpdateGcSafePointRequest,
+    Ack, AllocIdsResponse, ChangeReplicasResponse, ConfigResponse, ExplainResponse,
+    HeartbeatResponse, IdentifyResponse, NodesResponse, Progress, RangesResponse, RegisterResponse,
+    SplitRangeResponse, StatusResponse, pdpb::GetRegionResponse, pdpb::ScanRegionsResponse,
+    BatchCommandsResponse,
 }
 
 fn context() -> Option<Context> {
@@ -90,6 +102,37 @@ fn seeds() -> Vec<Vec<u8>> {
     [batch.encode_to_vec(), prewrite.encode_to_vec(), scan.encode_to_vec()].into()
 }
 
+/// What the members of a cluster say to each other, behind the number of the message.
+fn member_seeds() -> Vec<Vec<u8>> {
+    let transfer = TransferLeaderOperator { range: 7, to_store: 2 };
+    let step = Some(operator::Step::TransferLeader(transfer));
+    let answer = HeartbeatResponse {
+        operators: vec![Operator { step }],
+        gone: vec![key_bytes()],
+        tso_physical_ms: 1 << 40,
+        ..Default::default()
+    };
+    let report = RangeReport { descriptor: key_bytes(), term: 3, ..Default::default() };
+    let heartbeat = HeartbeatRequest { store: 1, ranges: vec![report; 2], ..Default::default() };
+    let change = ChangeReplicasRequest {
+        range_id: 7,
+        add_learner: Some(NewLearner { replica: 8, store: 3 }),
+        promote: vec![1, 2],
+        remove: vec![3, 1 << 40],
+        ..Default::default()
+    };
+    fn named<M: Message + Default + Name + PartialEq + Debug>(message: &M) -> Vec<u8> {
+        let number =
+            MESSAGES.iter().position(|it| std::ptr::fn_addr_eq(*it, decode::<M> as Decode));
+        [vec![number.expect("it is listed") as u8], message.encode_to_vec()].concat()
+    }
+    vec![named(&answer), named(&heartbeat), named(&change)]
+}
+
+fn key_bytes() -> prost::bytes::Bytes {
+    prost::bytes::Bytes::from_static(b"key")
+}
+
 #[test]
 fn wire_messages() {
     let seeds = seeds().into_iter().flat_map(|bytes| {
@@ -97,10 +140,53 @@ fn wire_messages() {
         [0, 4, 14, 17].map(|message| [&[message], &bytes[..]].concat())
     });
     let all = (0..MESSAGES.len() as u8).map(|message| vec![message]);
-    target("wire_messages").seeds(seeds).seeds(all).memory_unbounded().run(|bytes| {
-        let Some((message, bytes)) = bytes.split_first() else { return Shape::of(&0) };
-        let number = usize::from(*message) % MESSAGES.len();
-        let decoded = MESSAGES[number](bytes);
-        Shape::of(&(number, Shape::decoded(&decoded, |length| *length)))
+    target("wire_messages").seeds(seeds).seeds(member_seeds()).seeds(all).memory_unbounded().run(
+        |bytes| {
+            let Some((message, bytes)) = bytes.split_first() else { return Shape::of(&0) };
+            let number = usize::from(*message) % MESSAGES.len();
+            let decoded = MESSAGES[number](bytes);
+            Shape::of(&(number, Shape::decoded(&decoded, |length| *length)))
+        },
+    );
+}
+
+#[test]
+fn ranges_and_times_of_others() {
+    let peer = |id, role: metapb::PeerRole| metapb::Peer {
+        id,
+        store_id: id + 10,
+        role: role.into(),
+        is_witness: false,
+    };
+    use metapb::PeerRole::{DemotingVoter, IncomingVoter, Learner, Voter};
+    let region = metapb::Region {
+        id: 7,
+        start_key: key::encode(b"a").into(),
+        end_key: key::encode(b"m").into(),
+        region_epoch: Some(metapb::RegionEpoch { conf_ver: 3, version: 9 }),
+        peers: vec![
+            peer(1, Voter),
+            peer(2, Learner),
+            peer(3, IncomingVoter),
+            peer(4, DemotingVoter),
+        ],
+    };
+    let ts = pdpb::Timestamp { physical: 1 << 40, logical: 9, suffix_bits: 0 };
+    let seeds = [region.encode_to_vec(), ts.encode_to_vec()];
+    target("ranges_and_times_of_others").seeds(seeds).run(|bytes| {
+        let region = metapb::Region::decode(bytes).ok().map(RangeDescriptor::try_from);
+        if let Some(Ok(range)) = &region {
+            let again = RangeDescriptor::try_from(metapb::Region::from(range));
+            assert_eq!(again.as_ref(), Ok(range), "what was understood is said the same way");
+            assert!(!range.span.is_empty() && range.id.get() != 0);
+        }
+        let ts = pdpb::Timestamp::decode(bytes).ok().map(Timestamp::try_from);
+        if let Some(Ok(ts)) = &ts {
+            assert_eq!(Timestamp::try_from(pdpb::Timestamp::from(*ts)), Ok(*ts));
+        }
+        let roles = |range: RangeDescriptor| range.replicas.len().checked_ilog2();
+        let words = |error: ConvertError| error.to_string();
+        let region = region.map(|region| region.map(roles).map_err(words));
+        Shape::of(&(region, ts.map(|ts| ts.map(|_| 0).map_err(words))))
     });
 }

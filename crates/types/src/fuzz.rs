@@ -41,6 +41,8 @@ fn range_descriptors() {
         replicas: vec![
             replica(ReplicaId(1), StoreId(1), ReplicaRole::Voter),
             replica(ReplicaId(5), StoreId(2), ReplicaRole::Learner),
+            replica(ReplicaId(6), StoreId(3), ReplicaRole::Incoming),
+            replica(ReplicaId(7), StoreId(4), ReplicaRole::Outgoing),
         ],
     };
     let seeds = [RangeDescriptor::default().encode(), descriptor.encode()];

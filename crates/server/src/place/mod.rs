@@ -10,6 +10,8 @@
 
 mod carry;
 pub(crate) mod forward;
+#[cfg(test)]
+mod fuzz;
 mod lead;
 mod metrics;
 mod orders;

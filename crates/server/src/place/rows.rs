@@ -109,7 +109,11 @@ fn read_settings(bytes: Bytes) -> Result<BTreeMap<String, String>, CodecError> {
     reader.version(VERSION)?;
     let mut set = BTreeMap::new();
     for _ in 0..reader.u32()? {
-        set.insert(text(&mut reader)?, text(&mut reader)?);
+        let (name, value) = (text(&mut reader)?, text(&mut reader)?);
+        if set.last_key_value().is_some_and(|(last, _)| *last >= name) {
+            return Err(reader.malformed("settings out of order"));
+        }
+        set.insert(name, value);
     }
     reader.finish()?;
     Ok(set)

@@ -11,6 +11,9 @@ use cribwork_types::{KeyRange, Timestamp};
 
 use crate::keyspace::{KeySpace, spread_evenly};
 
+#[cfg(test)]
+mod fuzz;
+
 /// What every account holds at first.
 pub(super) const OPENING_BALANCE: i64 = 1000;
 

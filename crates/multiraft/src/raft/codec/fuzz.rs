@@ -4,6 +4,7 @@ use cribwork_fuzz::{Shape, target};
 use openraft::OptionalSend;
 use openraft_rt_tokio::TokioRuntime;
 
+use super::super::streams::{StreamId, stream_append};
 use super::*;
 use crate::fuzz;
 use crate::records::Payload;
@@ -107,9 +108,12 @@ fn raft_append_results() {
 }
 
 #[test]
-fn appends_to_a_replica_without_a_log() {
-    target("appends_to_a_replica_without_a_log").seed(unfit_append()).run(|bytes| {
-        let answer = without_log(Bytes::copy_from_slice(bytes));
+fn appends_without_a_log() {
+    let seed = StreamId { life: 7, number: 8 }.prefix(&unfit_append());
+    target("appends_without_a_log").seed(seed).run(|bytes| {
+        let append = stream_append(&Bytes::copy_from_slice(bytes));
+        assert_eq!(append.is_some(), bytes.len() >= 16, "a name, and the append behind it");
+        let answer = append.and_then(without_log);
         if let Some(answer) = &answer {
             let read = decode_append_result::<Rt>(answer.clone()).expect("an answer of ours");
             assert!(!read.promised, "it promises the sender nothing");
