@@ -5,10 +5,16 @@ use std::marker::PhantomData;
 use prost::bytes::Buf;
 use prost::{Message, Name};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
 use crate::weight;
+
+/// What a request takes before its first byte has come. tonic's default of 8 KiB would be most of what an
+/// open request costs; for longer messages the buffer grows at once to their length.
+const FIRST_BUFFER_BYTES: usize = 1024;
+/// Answers that are ready are sent together up to this size: tonic's default.
+const YIELD_BYTES: usize = 32 * 1024;
 
 /// The codec of all services and their clients.
 pub(crate) struct BoundedCodec<T, U>(PhantomData<(T, U)>);
@@ -50,5 +56,9 @@ impl<U: Message + Default + Name> Decoder for BoundedDecoder<U> {
         weight::check::<U>(buffer.chunk())
             .map_err(|error| Status::out_of_range(error.to_string()))?;
         self.0.decode(buffer)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(FIRST_BUFFER_BYTES, YIELD_BYTES)
     }
 }

@@ -37,15 +37,15 @@ use crate::node_service::NodeService;
 use crate::pd::PdService;
 use crate::process_metrics;
 
-/// Streams that one connection may have open. A client without batched commands has one for each
-/// request under way.
-const STREAMS_PER_CONNECTION_MAX: u32 = 16 * 1024;
+/// Streams that one connection may have open, as in TiKV by default. A client without batched commands has
+/// one for each request under way; what is beyond waits at the client.
+const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 /// Connections of the port, if the process may open that many files.
 const CONNECTIONS_MAX: usize = 1024;
 /// Part of the files that the process may open that connections may take: the store needs the others.
 const CONNECTIONS_OF_FILES: usize = 4;
 /// Requests of all connections whose body has not ended. A client holds a stream of batched commands and one
-/// of timestamps; a request that waits for its answer has ended. Each costs some 14 KiB.
+/// of timestamps; a request that waits for its answer has ended. Each costs some REQKIB KiB.
 const OPEN_REQUESTS_MAX: usize = 2048;
 /// Bytes of a request's headers; a request of this protocol has some hundred.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;

@@ -153,22 +153,23 @@ impl Guest {
         self.stay.heard_ms.store(self.guests.now_ms(), Ordering::Relaxed);
     }
 
-    /// Begins a request whose body has not ended.
-    pub(crate) fn open_request(self: &Arc<Self>) -> OpenRequest {
+    /// Begins a request whose body has not ended; none if the connection has to leave, as it may by this
+    /// very request.
+    pub(crate) fn open_request(self: &Arc<Self>) -> Option<OpenRequest> {
         let mut present = self.guests.present.lock();
+        let seat = present.staying.get_mut(&self.number)?;
+        seat.open_requests += 1;
+        present.open_requests += 1;
         let mut leaver = None;
-        if let Some(seat) = present.staying.get_mut(&self.number) {
-            seat.open_requests += 1;
-            present.open_requests += 1;
-            if present.open_requests > self.guests.limits.open_requests_max {
-                leaver = present.show_out(|seat| Reverse(seat.open_requests));
-            }
+        if present.open_requests > self.guests.limits.open_requests_max {
+            leaver = present.show_out(|seat| Reverse(seat.open_requests));
         }
+        let stays = present.staying.contains_key(&self.number);
         drop(present);
         if let Some(leaver) = leaver {
             leaver.end("too many open requests");
         }
-        OpenRequest(self.clone())
+        stays.then(|| OpenRequest(self.clone()))
     }
 }
 
@@ -237,11 +238,12 @@ mod tests {
         let [modest, greedy] = [(); 2].map(|()| guests.admit(&stop));
         let one = modest.open_request();
         let many: Vec<_> = (0..4).map(|_| greedy.open_request()).collect();
-        assert!(!greedy.leave().is_cancelled());
+        assert!(many.iter().all(Option::is_some) && !greedy.leave().is_cancelled());
         let another = modest.open_request();
         assert!(greedy.leave().is_cancelled() && !modest.leave().is_cancelled());
         // What the greedy one still begins, and has not ended yet, drives nobody else out.
         let more: Vec<_> = (0..9).map(|_| greedy.open_request()).collect();
+        assert!(more.iter().all(Option::is_none), "none of it is begun");
         let third = modest.open_request();
         assert!(!modest.leave().is_cancelled());
         assert_eq!(guests.present.lock().open_requests, 3);

@@ -64,13 +64,21 @@ impl Intake {
         if request.body().is_end_stream() {
             return request;
         }
+        let (refused, open) = match visitor {
+            None => (None, None),
+            Some(visitor) => match visitor.guest.open_request() {
+                None => (Some("too many open requests on this connection"), None),
+                open => (None, open),
+            },
+        };
         request.map(|body| {
             Body::new(Arriving {
                 body,
                 framing: Framing::default(),
                 counted: None,
                 intake: self.clone(),
-                _open: visitor.map(|visitor| visitor.guest.open_request()),
+                refused,
+                _open: open,
             })
         })
     }
@@ -168,6 +176,8 @@ struct Arriving {
     framing: Framing,
     counted: Option<Counted>,
     intake: Arc<Intake>,
+    /// Why nothing of it is taken: its service hears so at once, and holds nothing for it.
+    refused: Option<&'static str>,
     _open: Option<OpenRequest>,
 }
 
@@ -191,7 +201,10 @@ impl http_body::Body for Arriving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let frame = match self.refused {
+            Some(_) => Poll::Pending,
+            None => Pin::new(&mut self.body).poll_frame(context),
+        };
         if let Poll::Ready(Some(Ok(frame))) = &frame {
             if let Some(bytes) = frame.data_ref() {
                 self.take(bytes);
@@ -199,9 +212,11 @@ impl http_body::Body for Arriving {
         }
         let given_up = self.counted.as_mut().map(|counted| counted.given_up.as_mut());
         if given_up.is_some_and(|given_up| given_up.poll(context).is_ready()) {
+            self.refused = Some("too many unfinished messages: this one was the first to begin");
+        }
+        if let Some(why) = self.refused.take() {
             self.counted = None;
             self.body = Body::empty();
-            let why = "too many unfinished messages: this one was the first to begin";
             return Poll::Ready(Some(Err(Status::resource_exhausted(why))));
         }
         frame
