@@ -45,7 +45,7 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Part of the files that the process may open that connections may take: the store needs the others.
 const CONNECTIONS_OF_FILES: usize = 4;
 /// Requests of all connections whose body has not ended. A client holds a stream of batched commands and one
-/// of timestamps; a request that waits for its answer has ended. Each costs some REQKIB KiB.
+/// of timestamps; a request that waits for its answer has ended. Each costs some 7 KiB.
 const OPEN_REQUESTS_MAX: usize = 2048;
 /// Bytes of a request's headers; a request of this protocol has some hundred.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;

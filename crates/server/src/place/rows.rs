@@ -257,4 +257,19 @@ mod tests {
         assert_eq!((stored.window_ms, stored.cluster, stored.safe_point), (Some(9), Some(3), 4));
         assert!(Stored::default().row(b"?", Bytes::new()).is_err());
     }
+    #[test]
+    fn settings_come_in_order_and_once() {
+        let read = |names: [&str; 2]| {
+            let mut out = BytesMut::new();
+            out.put_u8(VERSION);
+            out.put_u32(2);
+            for name in names {
+                put_bytes(&mut out, name.as_bytes());
+                put_bytes(&mut out, b"1");
+            }
+            read_settings(out.freeze())
+        };
+        assert!(read(["a", "b"]).is_ok());
+        assert!(read(["b", "a"]).is_err() && read(["a", "a"]).is_err());
+    }
 }
