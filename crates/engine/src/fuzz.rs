@@ -20,7 +20,7 @@ fn store_identities() {
 }
 
 /// The checksum of everything before it.
-fn sum(bytes: &mut Vec<u8>) {
+fn sum(bytes: &mut [u8]) {
     if let Some(at) = bytes.len().checked_sub(4) {
         let sum = crc32c::crc32c(&bytes[..at]);
         bytes[at..].copy_from_slice(&sum.to_be_bytes());

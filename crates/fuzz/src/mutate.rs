@@ -41,7 +41,7 @@ pub(crate) fn input(
     // Now and then without any model, for what no mutation of valid bytes reaches.
     if corpus.is_empty() || random.once_in(32) {
         let length = random.below(CHUNK_BYTES_MAX.min(length_max) + 1);
-        return (0..length).map(|_| random.next() as u8).collect();
+        return (0..length).map(|_| random.u64() as u8).collect();
     }
     let mut bytes = random.one_of(corpus).clone();
     for _ in 0..=random.below(CHANGES_MAX) {
@@ -55,7 +55,7 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &
     let at = random.below(bytes.len() + 1);
     match random.below(12) {
         0 => flip(random, bytes),
-        1 => set(bytes, at, &[random.next() as u8]),
+        1 => set(bytes, at, &[random.u64() as u8]),
         2..=4 => number(random, bytes, at),
         5 => bytes.truncate(at),
         6 => {
@@ -86,11 +86,11 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &
         }
         9 => {
             let chunk: Vec<u8> =
-                (0..random.below(CHUNK_BYTES_MAX)).map(|_| random.next() as u8).collect();
+                (0..random.below(CHUNK_BYTES_MAX)).map(|_| random.u64() as u8).collect();
             insert(bytes, at, &chunk);
         }
         10 => {
-            let any = random.next() as u8;
+            let any = random.u64() as u8;
             let fill = *random.one_of(&[0, 0xFF, b'0', any]);
             insert(bytes, at, &vec![fill; random.below(CHUNK_BYTES_MAX)]);
         }

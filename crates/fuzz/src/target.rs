@@ -35,7 +35,7 @@ pub struct Target {
     name: &'static str,
     corpus: Vec<Vec<u8>>,
     words: Vec<Vec<u8>>,
-    repair: Option<fn(&mut Vec<u8>)>,
+    repair: Option<fn(&mut [u8])>,
     length_max: usize,
     memory_per_byte: Option<usize>,
 }
@@ -59,7 +59,7 @@ impl Target {
     }
 
     /// Makes most mutated inputs pass a first hurdle that random changes never pass: a checksum.
-    pub fn repair(mut self, repair: fn(&mut Vec<u8>)) -> Self {
+    pub fn repair(mut self, repair: fn(&mut [u8])) -> Self {
         self.repair = Some(repair);
         self
     }
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn checksums_are_repaired() {
-        fn repair(input: &mut Vec<u8>) {
+        fn repair(input: &mut [u8]) {
             if let Some((sum, body)) = input.split_first_mut() {
                 *sum = body.iter().fold(0, |sum: u8, byte| sum.wrapping_mul(31) ^ *byte);
             }

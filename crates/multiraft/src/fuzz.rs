@@ -20,7 +20,7 @@ use crate::position::{Position, VoteRecord};
 use crate::records::{self, AppliedRecord, Members, Payload, ReplicaRecord};
 
 /// Puts the checksum of a sealed record right.
-pub(crate) fn seal(bytes: &mut Vec<u8>) {
+pub(crate) fn seal(bytes: &mut [u8]) {
     if bytes.len() >= 5 {
         let sum = crc32c::crc32c(&bytes[5..]);
         bytes[1..5].copy_from_slice(&sum.to_be_bytes());
@@ -208,14 +208,12 @@ fn apply(state: &mut RangeState, position: Position, payload: Payload) -> String
 }
 
 /// Puts the checksum of each entry right: entries are joined by their lengths.
-fn seal_each(bytes: &mut Vec<u8>) {
+fn seal_each(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(length) = bytes.get(at..at + 2) {
         let length = usize::from(length[0]) << 8 | usize::from(length[1]);
         let Some(entry) = bytes.get_mut(at + 2..at + 2 + length) else { return };
-        let mut sealed = entry.to_vec();
-        seal(&mut sealed);
-        entry.copy_from_slice(&sealed);
+        seal(entry);
         at += 2 + length;
     }
 }

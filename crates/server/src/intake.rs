@@ -205,10 +205,10 @@ impl http_body::Body for Arriving {
             Some(_) => Poll::Pending,
             None => Pin::new(&mut self.body).poll_frame(context),
         };
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            if let Some(bytes) = frame.data_ref() {
-                self.take(bytes);
-            }
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(bytes) = frame.data_ref()
+        {
+            self.take(bytes);
         }
         let given_up = self.counted.as_mut().map(|counted| counted.given_up.as_mut());
         if given_up.is_some_and(|given_up| given_up.poll(context).is_ready()) {

@@ -22,10 +22,10 @@ fn memcomparable_keys() {
         if let Ok((plain, used)) = key::decode_prefix(bytes) {
             assert_eq!(key::encode(&plain), bytes[..used]);
         }
-        if let Ok((encoded, ts)) = key::split_versioned(bytes) {
-            if let Ok(plain) = key::decode(encoded) {
-                assert_eq!(key::encode_versioned(&plain, ts), bytes);
-            }
+        if let Ok((encoded, ts)) = key::split_versioned(bytes)
+            && let Ok(plain) = key::decode(encoded)
+        {
+            assert_eq!(key::encode_versioned(&plain, ts), bytes);
         }
         Shape::decoded(&decoded, Vec::len)
     });

@@ -4,6 +4,8 @@
 //! pass it on.
 
 mod answers;
+#[cfg(test)]
+mod fuzz;
 mod service;
 #[cfg(test)]
 mod tests;

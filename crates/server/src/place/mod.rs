@@ -10,8 +10,6 @@
 
 mod carry;
 pub(crate) mod forward;
-#[cfg(test)]
-mod fuzz;
 mod lead;
 mod metrics;
 mod orders;

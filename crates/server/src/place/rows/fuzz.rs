@@ -38,7 +38,7 @@ fn placement_rows() {
             let mut again = Stored::default();
             let (key, value) = store(info);
             again.row(&key, value.expect("a row that is there")).expect("what was written");
-            assert_eq!(again.stores, [info.clone()]);
+            assert_eq!(again.stores, std::slice::from_ref(info));
         }
         for point in &stored.services {
             let (written, encoded) = service(point);

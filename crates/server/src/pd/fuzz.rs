@@ -14,7 +14,7 @@ use cribwork_types::{RangeDescriptor, RangeId, StoreId, key};
 use prost::Message;
 use tonic::Request;
 
-use super::tests::harness::{CLUSTER, Life};
+use crate::place::tests::harness::{CLUSTER, Life};
 
 /// Requests after which a leader is replaced, so that what they made it believe does not pile up.
 const REQUESTS_PER_LIFE: usize = 2_000;
