@@ -15,7 +15,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos verify fix bench sim mutants fuzz
+.PHONY: help setup build demo test chaos verify fix bench sim mutants nightly fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ sim: setup ## simulated clusters with faults, by seed (ARGS="--seeds 1..101 --jo
 
 mutants: setup ## how many of the seeded bugs the simulator finds, and how soon
 	cargo run --profile sim -p cribwork-sim -- mutants $(ARGS)
+
+nightly: setup ## thousands of seeds and every seeded bug: hours; exit code 2 if anything is wrong (ARGS="--jobs 8")
+	cargo run --profile sim -p cribwork-sim -- nightly $(ARGS)
 
 chaos: setup ## faults on real processes under load, as root (ARGS="--duration 3m --kinds ..."; docs/chaos.md)
 	@deploy/setup.sh chaos

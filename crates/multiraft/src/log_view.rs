@@ -9,9 +9,10 @@ use cribwork_engine::EngineSnapshot;
 use cribwork_types::{Cf, RangeId};
 
 use crate::RaftError;
+use crate::command::{Body, decode_payload};
 use crate::keys;
 use crate::position::Position;
-use crate::records::{self, AppliedRecord, ReplicaRecord};
+use crate::records::{self, AppliedRecord, Payload, ReplicaRecord};
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct StoredLog {
     pub cut: Option<(u64, u64)>,
     /// Term and index up to which entries are applied.
     pub applied: Option<(u64, u64)>,
+    /// A split is in the log and not applied.
+    pub splits: bool,
     /// What there is, in order.
     pub entries: Vec<StoredEntry>,
 }
@@ -80,20 +83,28 @@ pub fn stored_logs(snapshot: &dyn EngineSnapshot) -> Result<Vec<StoredLog>, Raft
 fn stored_log(snapshot: &dyn EngineSnapshot, range: RangeId) -> Result<StoredLog, RaftError> {
     let purged = snapshot.get(Cf::Raft, &keys::purged(range))?;
     let purged: Option<Position> = purged.map(records::decode_position).transpose()?;
-    let mut entries = Vec::new();
+    let applied = snapshot.get(Cf::State, &keys::applied(range))?;
+    let applied = applied.map(AppliedRecord::decode).transpose()?.and_then(|it| it.position);
+    let (mut entries, mut splits) = (Vec::new(), false);
     let mut cursor = snapshot.cursor(Cf::Raft, &keys::all_entries(range));
     let mut found = cursor.seek_to_first()?;
     while found {
         let sum = crc32c::crc32c(cursor.value());
-        let (term, _) = records::decode_entry(Bytes::copy_from_slice(cursor.value()))?;
+        let (term, payload) = records::decode_entry(Bytes::copy_from_slice(cursor.value()))?;
         let index = keys::index_of(cursor.key())?;
+        splits |= applied.is_none_or(|applied| applied.index < index) && has_split(payload)?;
         entries.push(StoredEntry { term, index, sum });
         found = cursor.next()?;
     }
-    let applied = snapshot.get(Cf::State, &keys::applied(range))?;
-    let applied = applied.map(AppliedRecord::decode).transpose()?.and_then(|it| it.position);
     let pair = |at: Position| (at.term, at.index);
-    Ok(StoredLog { range, cut: purged.map(pair), applied: applied.map(pair), entries })
+    let (cut, applied) = (purged.map(pair), applied.map(pair));
+    Ok(StoredLog { range, cut, applied, splits, entries })
+}
+
+fn has_split(payload: Payload) -> Result<bool, RaftError> {
+    let Payload::Commands(bytes) = payload else { return Ok(false) };
+    let (_, commands) = decode_payload(bytes)?;
+    Ok(commands.iter().any(|command| matches!(command.body, Body::Split(_))))
 }
 
 #[cfg(test)]
@@ -103,7 +114,7 @@ mod tests {
     fn log(cut: Option<(u64, u64)>, entries: &[(u64, u64)]) -> StoredLog {
         let entry = |(term, index): &(u64, u64)| StoredEntry { term: *term, index: *index, sum: 0 };
         let entries = entries.iter().map(entry).collect();
-        StoredLog { range: RangeId(1), cut, applied: None, entries }
+        StoredLog { range: RangeId(1), cut, applied: None, splits: false, entries }
     }
 
     #[test]

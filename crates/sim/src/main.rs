@@ -35,6 +35,9 @@ enum What {
     Minimize(OneArgs),
     /// Put each bug in and count the seeds that it takes to find it.
     Mutants(MutantsArgs),
+    /// Many seeds, then every bug: what a machine does at night. Prints how far it is, and one line for
+    /// each failure.
+    Nightly(NightlyArgs),
     /// List the bugs that can be put in.
     Bugs,
 }
@@ -116,6 +119,22 @@ struct MutantsArgs {
     common: Common,
 }
 
+#[derive(Args)]
+struct NightlyArgs {
+    /// Seeds from A up to, not including, B, without a bug.
+    #[arg(long, value_name = "A..B", value_parser = span, default_value = "1..3001")]
+    seeds: (u64, u64),
+    /// Seeds after which a bug counts as not found.
+    #[arg(long, default_value_t = 200)]
+    max_seeds: u64,
+    /// Processes at once.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Simulated time of load with faults.
+    #[arg(long, value_parser = duration, default_value = "30s")]
+    duration: Duration,
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     cribwork_server::parse_duration(text).map_err(|error| error.to_string())
 }
@@ -149,6 +168,7 @@ fn main() -> ExitCode {
         What::Run(args) => run_command(&args),
         What::Minimize(args) => minimize_command(&args),
         What::Mutants(args) => mutants_command(&args),
+        What::Nightly(args) => nightly_command(&args),
         What::Bugs => bugs_command(),
     };
     match done {
@@ -185,7 +205,36 @@ fn run_one(seed: u64, common: &Common) -> anyhow::Result<bool> {
         Output::Json => println!("{}", serde_json::to_string(&report)?),
         Output::Human => println!("{}", serde_json::to_string_pretty(&report)?),
     }
+    if let Some(worst) = report.worst() {
+        eprintln!("{}  # {worst}", replay(seed, common)?);
+    }
     Ok(report.ok)
+}
+
+/// Everything that says what a run of `seed` is.
+fn run_args(seed: u64, common: &Common) -> anyhow::Result<Vec<String>> {
+    let millis = common.duration.as_millis();
+    let duration = match millis % 1000 {
+        0 => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    };
+    let mut args = vec!["--seed".to_owned(), seed.to_string(), "--duration".to_owned(), duration];
+    if let Some(bug) = common.bug {
+        args.extend(["--bug".to_owned(), bug.name().to_owned()]);
+    }
+    for kind in &common.without {
+        let name = serde_json::to_value(kind)?;
+        args.extend(["--without".to_owned(), name.as_str().unwrap_or_default().to_owned()]);
+    }
+    if common.store == StoreArg::Rocks {
+        args.extend(["--store".to_owned(), "rocks".to_owned()]);
+    }
+    Ok(args)
+}
+
+/// The command that shows the same again.
+fn replay(seed: u64, common: &Common) -> anyhow::Result<String> {
+    Ok(format!("replay: cribwork-sim run {}", run_args(seed, common)?.join(" ")))
 }
 
 /// What nodes log, if `RUST_LOG` asks for it.
@@ -199,18 +248,7 @@ fn log_to_stderr() {
 /// violation, and has found it all the same.
 fn child(seed: u64, common: &Common) -> anyhow::Result<Report> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["run", "--output", "json", "--seed", &seed.to_string()]);
-    command.args(["--duration", &format!("{}ms", common.duration.as_millis())]);
-    if let Some(bug) = common.bug {
-        command.args(["--bug", bug.name()]);
-    }
-    for kind in &common.without {
-        let name = serde_json::to_value(kind)?;
-        command.args(["--without", name.as_str().unwrap_or_default()]);
-    }
-    if common.store == StoreArg::Rocks {
-        command.args(["--store", "rocks"]);
-    }
+    command.args(["run", "--output", "json"]).args(run_args(seed, common)?);
     let output = command.output().context("cannot run a seed")?;
     Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -223,6 +261,26 @@ fn child(seed: u64, common: &Common) -> anyhow::Result<Report> {
 }
 
 fn run_many(seeds: (u64, u64), jobs: usize, common: &Common) -> anyhow::Result<bool> {
+    Ok(for_each_seed(seeds, jobs, common, |report| {
+        let line = match common.output {
+            Output::Json => serde_json::to_string(report)?,
+            Output::Human => summary(report),
+        };
+        println!("{line}");
+        if let Some(worst) = report.worst() {
+            eprintln!("{}  # {worst}", replay(report.seed, common)?);
+        }
+        Ok(())
+    }))
+}
+
+/// Runs seeds, each in a process of its own, and hands on what each found; whether none found anything.
+fn for_each_seed(
+    seeds: (u64, u64),
+    jobs: usize,
+    common: &Common,
+    done: impl Fn(&Report) -> anyhow::Result<()> + Sync,
+) -> bool {
     let next = AtomicU64::new(seeds.0);
     let clean = AtomicBool::new(true);
     in_parallel(jobs, || {
@@ -231,21 +289,17 @@ fn run_many(seeds: (u64, u64), jobs: usize, common: &Common) -> anyhow::Result<b
             if seed >= seeds.1 {
                 return;
             }
-            let line = child(seed, common).and_then(|report| {
+            let done = child(seed, common).and_then(|report| {
                 clean.fetch_and(report.ok, Ordering::Relaxed);
-                Ok(match common.output {
-                    Output::Json => serde_json::to_string(&report)?,
-                    Output::Human => summary(&report),
-                })
+                done(&report)
             });
-            let line = line.unwrap_or_else(|error| {
+            if let Err(error) = done {
                 clean.store(false, Ordering::Relaxed);
-                format!("seed {seed}: {error:#}")
-            });
-            println!("{line}");
+                eprintln!("seed {seed}: {error:#}");
+            }
         }
     });
-    Ok(clean.into_inner())
+    clean.into_inner()
 }
 
 fn summary(report: &Report) -> String {
@@ -291,26 +345,10 @@ fn minimize_command(args: &OneArgs) -> anyhow::Result<bool> {
 
 fn mutants_command(args: &MutantsArgs) -> anyhow::Result<bool> {
     let bugs: &[Bug] = if args.bugs.is_empty() { Bug::ALL } else { &args.bugs };
-    let next = AtomicU64::new(0);
-    let results: Mutex<Vec<(usize, anyhow::Result<Mutant>)>> = Mutex::default();
-    in_parallel(args.jobs, || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed) as usize;
-            let Some(bug) = bugs.get(at).copied() else { return };
-            let result = mutants(bug, args.first_seed, args.max_seeds, |seed, bug| {
-                let common = Common { bug: Some(bug), ..args.common.clone() };
-                child(seed, &common)
-            });
-            if let Ok(mutant) = &result {
-                let how = if mutant.caught { "caught" } else { "NOT caught" };
-                eprintln!("{}: {how}, {} seeds, {}", mutant.bug, mutant.seeds, mutant.checker);
-            }
-            results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((at, result));
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    results.sort_by_key(|(at, _)| *at);
-    let all = results.into_iter().map(|(_, result)| result).collect::<Result<Vec<_>, _>>()?;
+    let all = score(bugs, args, |mutant| {
+        let how = if mutant.caught { "caught" } else { "NOT caught" };
+        eprintln!("{}: {how}, {} seeds, {}", mutant.bug, mutant.seeds, mutant.checker);
+    })?;
     let caught = all.iter().filter(|mutant| mutant.caught).count();
     match args.common.output {
         Output::Json => println!("{}", serde_json::to_string(&all)?),
@@ -324,6 +362,70 @@ fn mutants_command(args: &MutantsArgs) -> anyhow::Result<bool> {
         }
     }
     Ok(caught == all.len())
+}
+
+/// What became of each bug, in their order; `done` hears of each at once.
+fn score(
+    bugs: &[Bug],
+    args: &MutantsArgs,
+    done: impl Fn(&Mutant) + Sync,
+) -> anyhow::Result<Vec<Mutant>> {
+    let next = AtomicU64::new(0);
+    let results: Mutex<Vec<(usize, anyhow::Result<Mutant>)>> = Mutex::default();
+    in_parallel(args.jobs, || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(bug) = bugs.get(at).copied() else { return };
+            let result = mutants(bug, args.first_seed, args.max_seeds, |seed, bug| {
+                let common = Common { bug: Some(bug), ..args.common.clone() };
+                child(seed, &common)
+            });
+            if let Ok(mutant) = &result {
+                done(mutant);
+            }
+            results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((at, result));
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+fn nightly_command(args: &NightlyArgs) -> anyhow::Result<bool> {
+    let common = Common {
+        duration: args.duration,
+        bug: None,
+        without: Vec::new(),
+        store: StoreArg::Memory,
+        output: Output::Human,
+    };
+    let (total, ran) = (args.seeds.1 - args.seeds.0, AtomicU64::new(0));
+    let clean = for_each_seed(args.seeds, args.jobs, &common, |report| {
+        if let Some(worst) = report.worst() {
+            println!("{}  # {worst}", replay(report.seed, &common)?);
+        }
+        let ran = ran.fetch_add(1, Ordering::Relaxed) + 1;
+        if ran.is_multiple_of(100) || ran == total {
+            println!("{ran} of {total} seeds");
+        }
+        Ok(())
+    });
+    let (first_seed, bugs) = (args.seeds.0, Vec::new());
+    let NightlyArgs { max_seeds, jobs, .. } = *args;
+    let mutants = MutantsArgs { max_seeds, first_seed, bugs, jobs, common };
+    let scored = AtomicU64::new(0);
+    let all = score(Bug::ALL, &mutants, |mutant| {
+        let scored = scored.fetch_add(1, Ordering::Relaxed) + 1;
+        if !mutant.caught {
+            println!("not caught: {} within {} seeds", mutant.bug, mutant.seeds);
+        }
+        if scored.is_multiple_of(10) {
+            println!("{scored} of {} bugs", Bug::ALL.len());
+        }
+    })?;
+    let caught = all.iter().filter(|mutant| mutant.caught).count();
+    println!("{} of {} bugs caught", caught, all.len());
+    Ok(clean && caught == all.len())
 }
 
 fn bugs_command() -> anyhow::Result<bool> {

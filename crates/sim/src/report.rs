@@ -15,6 +15,14 @@ pub struct Found {
     pub what: String,
 }
 
+impl Report {
+    /// The first thing that is wrong, in one line.
+    pub fn worst(&self) -> Option<String> {
+        let Found { checker, what } = self.violations.first()?;
+        Some(format!("{checker}: {}", what.replace('\n', " ")))
+    }
+}
+
 /// The result of one run: one line of JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {

@@ -6,11 +6,13 @@ mod finals;
 mod raw;
 mod register;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cribwork_checker::{Op, Outcome};
 use cribwork_client::{Client, ClientError, ClientOptions, GrpcConnector};
 use cribwork_types::StoreId;
@@ -133,6 +135,8 @@ struct Worker {
     shared: Arc<Shared>,
     /// Operations so far: makes values unique.
     count: u64,
+    /// What it last knew of keys that it swaps.
+    known: BTreeMap<Bytes, Option<Bytes>>,
     is_final: bool,
 }
 
@@ -144,6 +148,7 @@ impl Worker {
             random: Random::new(shared.seed, 2000 + process),
             shared: shared.clone(),
             count: 0,
+            known: BTreeMap::new(),
             is_final: false,
         }
     }

@@ -159,6 +159,11 @@ impl Watch {
             if let Some(flaw) = log.flaw() {
                 self.found("log", format!("{now:?}: range {range} on store {store}: {flaw}"));
             }
+            let reads = || host.multi()?.replica(range)?.lease_term();
+            if log.splits && reads().is_some() {
+                let what = format!("{now:?}: store {store} would read range {range} meanwhile");
+                self.found("split-fence", what);
+            }
             for entry in log.entries {
                 let at = (range, entry.term, entry.index);
                 let (first, sum) = *self.entries.entry(at).or_insert((store, entry.sum));

@@ -44,8 +44,10 @@ fn the_same_seed_is_the_same_run_in_another_process() {
 #[test]
 fn clean_seeds_are_clean_and_every_checker_had_something_to_judge() {
     let output = sim(&["run", "--seeds", "1..9", "--duration", "20s", "--output", "json"]);
+    // One line for each seed that failed, which runs it again.
+    let failed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "\n{failed}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}");
     let reports: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(reports.len(), 8);
@@ -73,10 +75,14 @@ fn clean_seeds_are_clean_and_every_checker_had_something_to_judge() {
 
 #[test]
 fn a_bug_is_found_and_the_exit_code_says_so() {
-    let args = ["--seed", "1", "--duration", "20s", "--bug", "skip-apply"];
-    let (report, code) = report(&args);
-    assert_eq!((code, &report["ok"]), (Some(2), &Value::Bool(false)), "{report}");
+    let args = ["run", "--seed", "1", "--duration", "20s", "--bug", "skip-apply"];
+    let output = sim(&[&args[..], &["--without", "split", "--output", "json"]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["ok"]), (Some(2), &Value::Bool(false)), "{report}");
     assert!(!report["violations"].as_array().unwrap().is_empty());
+    let replay = String::from_utf8(output.stderr).unwrap();
+    let wanted = format!("replay: cribwork-sim {} --without split  # ", args.join(" "));
+    assert!(replay.starts_with(&wanted) && replay.lines().count() == 1, "{replay}");
 }
 
 #[test]

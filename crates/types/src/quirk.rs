@@ -66,6 +66,8 @@ quirks! {
     EmptyEntries = "empty-entries", 1 in 4,
     /// A part of a snapshot is lost.
     LosePart = "lose-part", 1 in 20,
+    /// The target of a transfer of leadership does not hear of it.
+    LoseTransfer = "lose-transfer", 1 in 2,
     /// An instance is closed and built anew, as after a failure.
     Rebuild = "rebuild", 1 in 12,
     /// Ranges are split by themselves from a few KiB on.

@@ -81,8 +81,8 @@ bugs! {
     CampaignOnce = "campaign-once",
     /// A peer that was restarted counts as the leader that it was before.
     OldLifeLeads = "old-life-leads",
-    /// An instance is closed without waiting for what it has handed to the log writer and the apply task.
-    CloseInHaste = "close-in-haste",
+    /// An instance that is closed is not stopped, and what it does is still accepted.
+    GenerationsOverlap = "generations-overlap",
     /// A command that was evaluated under an earlier term is kept, and applied under a later one.
     StaleEvaluation = "stale-evaluation",
     /// A command that was evaluated under an earlier epoch is applied all the same.
@@ -91,8 +91,6 @@ bugs! {
     SkipRequestCheck = "skip-request-check",
     /// A proposal whose fate is unknown is answered as one that was certainly not applied.
     UnknownAsRefused = "unknown-as-refused",
-    /// A proposal that a snapshot may hold is answered as one that was certainly not applied.
-    SnapshotSupersedes = "snapshot-supersedes",
     /// Latches are let go although the fate of the write under them is not known.
     LatchesLetGo = "latches-let-go",
     /// A snapshot of a range leaves its locks out.

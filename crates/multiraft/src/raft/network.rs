@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_transport::{Class, Message};
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{ReplicaId, RuntimeExt, StoreId};
 use futures::Stream;
@@ -230,6 +231,9 @@ impl<A: AsyncRuntime> RaftNetworkV2<Types<A>> for Network<A> {
         request: TransferLeaderRequest<Types<A>>,
         option: RPCOption,
     ) -> Result<openraft::raft::TransferLeaderResponse<Types<A>>, RPCError<Types<A>>> {
+        if strikes(Quirk::LoseTransfer) {
+            return Err(unreachable("the request was lost"));
+        }
         let payload = codec::encode_transfer(&request);
         let bytes = self.call(Class::Control, kind::TRANSFER, payload, option.hard_ttl()).await?;
         match codec::decode_flag(bytes) {

@@ -42,6 +42,9 @@ pub(super) async fn once(worker: &mut Worker) -> bool {
 pub(super) async fn get(worker: &mut Worker, key: Bytes) -> bool {
     let begun = worker.begin();
     let result = worker.client.raw().get(key.clone()).await;
+    if let Ok(value) = &result {
+        worker.known.insert(key.clone(), value.clone());
+    }
     let value = result.clone().ok().flatten().map(Blob::from);
     worker.record(begun, &result, Op::Get { key: key.into(), value })
 }
@@ -61,14 +64,26 @@ async fn delete(worker: &mut Worker, key: Bytes) -> bool {
     worker.record(begun, &result, Op::Delete { key: key.into() })
 }
 
-/// Swaps what it has just read.
+/// Swaps what it has just read, or what it has known for a while: without a read before it, a swap goes to
+/// whoever led last.
 async fn swap(worker: &mut Worker, key: Bytes, unique: u64) -> bool {
     let raw = worker.client.raw();
-    let Ok(expected) = raw.get(key.clone()).await else { return false };
+    let known = worker.known.remove(&key).filter(|_| worker.random.chance(70));
+    let expected = match known {
+        Some(known) => known,
+        None => match raw.get(key.clone()).await {
+            Ok(value) => value,
+            Err(_) => return false,
+        },
+    };
     let value = Bytes::from(unique.to_string());
     let begun = worker.begin();
     let result = raw.compare_and_swap(key.clone(), expected.clone(), value.clone()).await;
     let answer = result.as_ref().ok();
+    if let Some(answer) = answer {
+        let now = if answer.swapped { Some(value.clone()) } else { answer.previous.clone() };
+        worker.known.insert(key.clone(), now);
+    }
     let op = Op::Cas {
         key: key.into(),
         expected: expected.map(Blob::from),
