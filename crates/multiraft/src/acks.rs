@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cribwork_types::ReplicaId;
+use cribwork_types::seeded::{Bug, has};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -63,7 +64,10 @@ impl Acks {
             false => table.sent.iter().find(|(known, _)| known == member).map(|(_, at)| *at),
         };
         let agreed = |voters: &BTreeSet<ReplicaId>| {
-            let mut times: Vec<Duration> = voters.iter().filter_map(of).collect();
+            let mut times: Vec<Duration> = match has(Bug::LeaseOfLearners) && table.term == term {
+                true => table.sent.iter().map(|(_, at)| *at).chain([now]).collect(),
+                false => voters.iter().filter_map(of).collect(),
+            };
             times.sort_unstable_by(|one, other| other.cmp(one));
             times.get(voters.len() / 2).copied()
         };

@@ -57,7 +57,7 @@ pub use compare::{Comparison, Outcome, RangeComparison, ReplicaComparison, Store
 pub use error::RaftError;
 pub use fate::Applied;
 pub use fingerprint::{Fingerprint, fingerprints};
-pub use log_view::{StoredEntry, StoredLog, stored_logs};
+pub use log_view::{StoredEntry, StoredLog, has_open_split, stored_logs};
 pub use members::ReplicaChange;
 pub use metrics::MultiRaftMetrics;
 pub use node::{MultiRaft, NodeParts, Sender};

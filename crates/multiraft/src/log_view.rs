@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 use cribwork_engine::EngineSnapshot;
-use cribwork_types::{Cf, RangeId};
+use cribwork_types::{Cf, RangeId, ReplicaDescriptor};
 
 use crate::RaftError;
 use crate::command::{Body, decode_payload};
 use crate::keys;
+use crate::members::role;
 use crate::position::Position;
 use crate::records::{self, AppliedRecord, Payload, ReplicaRecord};
 
@@ -34,8 +35,8 @@ pub struct StoredLog {
     pub cut: Option<(u64, u64)>,
     /// Term and index up to which entries are applied.
     pub applied: Option<(u64, u64)>,
-    /// A split is in the log and not applied.
-    pub splits: bool,
+    /// In what the range's record and its applied membership differ, which are written together.
+    pub members: Option<String>,
     /// What there is, in order.
     pub entries: Vec<StoredEntry>,
 }
@@ -74,37 +75,69 @@ pub fn stored_logs(snapshot: &dyn EngineSnapshot) -> Result<Vec<StoredLog>, Raft
     let mut found = cursor.seek_to_first()?;
     while found {
         let record = ReplicaRecord::decode(Bytes::copy_from_slice(cursor.value()))?;
-        all.push(stored_log(snapshot, record.descriptor.id)?);
+        all.push(stored_log(snapshot, &record)?);
         found = cursor.next()?;
     }
     Ok(all)
 }
 
-fn stored_log(snapshot: &dyn EngineSnapshot, range: RangeId) -> Result<StoredLog, RaftError> {
+/// Whether a split lies in a range's log, and is not applied.
+///
+/// # Errors
+/// As [`stored_logs`].
+pub fn has_open_split(snapshot: &dyn EngineSnapshot, range: RangeId) -> Result<bool, RaftError> {
+    let applied = snapshot.get(Cf::State, &keys::applied(range))?;
+    let applied = applied.map(AppliedRecord::decode).transpose()?.and_then(|it| it.position);
+    let first = applied.map_or(0, |at| at.index + 1);
+    let mut cursor = snapshot.cursor(Cf::Raft, &keys::entries(range, first, u64::MAX));
+    let mut found = cursor.seek_to_first()?;
+    while found {
+        let (_, payload) = records::decode_entry(Bytes::copy_from_slice(cursor.value()))?;
+        if let Payload::Commands(bytes) = payload {
+            let (_, commands) = decode_payload(bytes)?;
+            if commands.iter().any(|command| matches!(command.body, Body::Split(_))) {
+                return Ok(true);
+            }
+        }
+        found = cursor.next()?;
+    }
+    Ok(false)
+}
+
+/// How `record` and `applied` tell different members.
+fn disagreement(record: &ReplicaRecord, applied: &AppliedRecord) -> Option<String> {
+    let (replicas, members) = (&record.descriptor.replicas, &applied.members);
+    let same = |it: &ReplicaDescriptor| {
+        members.stores.get(&it.id) == Some(&it.store) && role(members, it.id) == it.role
+    };
+    let agree = replicas.len() == members.stores.len() && replicas.iter().all(same);
+    (record.initialised && !agree)
+        .then(|| format!("the record names {replicas:?}, the membership is {members:?}"))
+}
+
+fn stored_log(
+    snapshot: &dyn EngineSnapshot,
+    record: &ReplicaRecord,
+) -> Result<StoredLog, RaftError> {
+    let range = record.descriptor.id;
     let purged = snapshot.get(Cf::Raft, &keys::purged(range))?;
     let purged: Option<Position> = purged.map(records::decode_position).transpose()?;
     let applied = snapshot.get(Cf::State, &keys::applied(range))?;
-    let applied = applied.map(AppliedRecord::decode).transpose()?.and_then(|it| it.position);
-    let (mut entries, mut splits) = (Vec::new(), false);
+    let applied = applied.map(AppliedRecord::decode).transpose()?;
+    let members = applied.as_ref().and_then(|applied| disagreement(record, applied));
+    let mut entries = Vec::new();
     let mut cursor = snapshot.cursor(Cf::Raft, &keys::all_entries(range));
     let mut found = cursor.seek_to_first()?;
     while found {
         let sum = crc32c::crc32c(cursor.value());
-        let (term, payload) = records::decode_entry(Bytes::copy_from_slice(cursor.value()))?;
+        let (term, _) = records::decode_entry(Bytes::copy_from_slice(cursor.value()))?;
         let index = keys::index_of(cursor.key())?;
-        splits |= applied.is_none_or(|applied| applied.index < index) && has_split(payload)?;
         entries.push(StoredEntry { term, index, sum });
         found = cursor.next()?;
     }
     let pair = |at: Position| (at.term, at.index);
-    let (cut, applied) = (purged.map(pair), applied.map(pair));
-    Ok(StoredLog { range, cut, applied, splits, entries })
-}
-
-fn has_split(payload: Payload) -> Result<bool, RaftError> {
-    let Payload::Commands(bytes) = payload else { return Ok(false) };
-    let (_, commands) = decode_payload(bytes)?;
-    Ok(commands.iter().any(|command| matches!(command.body, Body::Split(_))))
+    let (cut, applied) = (purged.map(pair), applied.and_then(|it| it.position).map(pair));
+    Ok(StoredLog { range, cut, applied, members, entries })
 }
 
 #[cfg(test)]
@@ -114,7 +147,7 @@ mod tests {
     fn log(cut: Option<(u64, u64)>, entries: &[(u64, u64)]) -> StoredLog {
         let entry = |(term, index): &(u64, u64)| StoredEntry { term: *term, index: *index, sum: 0 };
         let entries = entries.iter().map(entry).collect();
-        StoredLog { range: RangeId(1), cut, applied: None, splits: false, entries }
+        StoredLog { range: RangeId(1), cut, applied: None, members: None, entries }
     }
 
     #[test]

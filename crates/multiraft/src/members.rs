@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{
     RangeDescriptor, ReplicaDescriptor, ReplicaId, ReplicaRole, RuntimeExt, StoreId,
@@ -33,6 +34,8 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
 /// Entries by which a member may be behind and count as caught up: those under way.
 const MAJORITY_LAG_MAX: u64 = 64;
+/// How long [`Quirk::LeaveJoint`] stays for a change at most, milliseconds: a few rounds.
+const STAY_MAX_MS: u64 = 60;
 /// How long a change of members may take once it is proposed.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,7 +60,7 @@ pub enum ReplicaChange {
 }
 
 /// The role of a member in `members`.
-fn role(members: &Members, id: ReplicaId) -> ReplicaRole {
+pub(crate) fn role(members: &Members, id: ReplicaId) -> ReplicaRole {
     let in_set = |at: usize| members.voter_sets.get(at).is_some_and(|set| set.contains(&id));
     let last = members.voter_sets.len().saturating_sub(1);
     match (in_set(0), in_set(last)) {
@@ -261,7 +264,12 @@ impl Replica {
             let live = self.instance().await?;
             let left = deadline.saturating_sub(runtime.now());
             let late = RaftError::ChangeFailed { range, why: "no majority agreed in time" };
-            let written = runtime.timeout(left, live.raft.change_members(term, change.clone()));
+            let stay = match strikes(Quirk::LeaveJoint) {
+                true => Duration::from_millis(runtime.random_u64() % STAY_MAX_MS),
+                false => left,
+            };
+            let written = live.raft.change_members(term, change.clone());
+            let written = runtime.timeout(stay.min(left), written);
             match written.await.map_err(|_| late)? {
                 Ok(()) => return Ok(()),
                 Err(ChangeError::Refused(why)) => {

@@ -472,6 +472,11 @@ impl MultiRaft {
         self.shared.replicas()
     }
 
+    /// Snapshots that this process has installed.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.shared.metrics.snapshots_installed.get()
+    }
+
     /// True if the store was heard from lately.
     pub fn store_is_live(&self, store: StoreId) -> bool {
         self.shared.liveness.is_live(store)

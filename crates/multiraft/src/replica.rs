@@ -515,10 +515,7 @@ impl Replica {
     }
 
     fn quorum_sent(&self, term: u64, now: Duration) -> Option<Duration> {
-        let applied = self.applied.lock();
-        let sets = &applied.members.voter_sets[..];
-        let sets = if has(Bug::LeaseOfOneSet) { &sets[..sets.len().min(1)] } else { sets };
-        self.acks.quorum_sent(term, self.id, now, sets)
+        self.acks.quorum_sent(term, self.id, now, &self.applied.lock().members.voter_sets)
     }
 
     /// Waits until a majority has acknowledged to this leader of `term` something that was sent at

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::SimTime;
 use crate::host::Host;
+use crate::moves::Leaving;
 use crate::plan::Plan;
 use crate::random::Random;
 
@@ -38,8 +39,9 @@ impl Cluster<'_> {
             .enable_random_order()
             .build();
         let stepped = SimTime::default();
+        let leaving = Leaving::default();
         let hosts = (1..=plan.nodes)
-            .map(|number| Host::new(number, plan, stepped.clone()))
+            .map(|number| Host::new(number, plan, stepped.clone(), leaving.clone()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         for host in &hosts {
             let machine = host.clone();

@@ -42,6 +42,16 @@ pub(crate) enum Order {
     TransferLeader(u64),
 }
 
+/// The next machine that takes in a snapshot loses power.
+struct Trap {
+    until: Duration,
+    /// Snapshots that each node has taken in, when it was looked at last.
+    installed: Vec<Option<u64>>,
+}
+
+/// How long a trap waits for a snapshot.
+const TRAP_MAX: Duration = Duration::from_secs(10);
+
 /// The saboteur.
 pub(crate) struct Faults {
     random: Random,
@@ -49,6 +59,7 @@ pub(crate) struct Faults {
     pause: Duration,
     next: Duration,
     mends: Vec<(Duration, Mend)>,
+    trap: Option<Trap>,
     /// How many of each kind came.
     pub(crate) counts: BTreeMap<FaultKind, u64>,
     recorder: Recorder,
@@ -62,6 +73,7 @@ impl Faults {
             pause: plan.pause,
             next: from + plan.pause,
             mends: Vec::new(),
+            trap: None,
             counts: BTreeMap::new(),
             recorder: recorder.clone(),
         }
@@ -72,6 +84,7 @@ impl Faults {
         let now = cluster.now();
         self.mend_due(cluster, now);
         self.bury(cluster, now);
+        self.spring(cluster, now);
         if now < self.next || self.kinds.is_empty() {
             return None;
         }
@@ -87,6 +100,7 @@ impl Faults {
     /// Ends every fault.
     pub(crate) fn mend_all(&mut self, cluster: &mut Cluster<'_>) {
         self.mends.clear();
+        self.trap = None;
         cluster.mend_network();
         for host in 0..cluster.hosts.len() {
             cluster.hosts[host].clock.resume();
@@ -158,6 +172,10 @@ impl Faults {
             | FaultKind::PowerLoss
             | FaultKind::PowerLossMajority
             | FaultKind::PowerLossAll => self.stop(kind, cluster, now),
+            FaultKind::PowerLossSnapshot => {
+                self.trap = Some(Trap { until: now + TRAP_MAX, installed: installed(cluster) });
+            }
+            FaultKind::Halves => self.halve(cluster, now),
             FaultKind::RestartStorm => self.restart_all(cluster, now),
             FaultKind::IsolatePlacement => self.cut_off_placement(cluster, now),
             FaultKind::Amnesia => self.cut_off_and_restart(cluster, now),
@@ -224,6 +242,42 @@ impl Faults {
             };
             self.mends.push((now + after, Mend::Restart(host)));
         }
+    }
+
+    /// The power goes at once: what is synced a moment later is not.
+    fn spring(&mut self, cluster: &mut Cluster<'_>, now: Duration) {
+        let Some(trap) = self.trap.take().filter(|trap| now < trap.until) else { return };
+        let seen = installed(cluster);
+        let more = |(before, after): (&Option<u64>, &Option<u64>)| {
+            before.zip(*after).is_some_and(|(before, after)| after > before)
+        };
+        let Some(host) = trap.installed.iter().zip(&seen).position(more) else {
+            self.trap = Some(Trap { installed: seen, ..trap });
+            return;
+        };
+        self.recorder.note(&format!("{now:?} power off {host}"));
+        cluster.crash(host, Some(&mut self.random));
+        cluster.hosts[host].disk.mend();
+        let after = self.random.millis(20..1500);
+        self.mends.push((now + after, Mend::Restart(host)));
+    }
+
+    /// Each node is on one of two sides, each client on one of them or between them.
+    fn halve(&mut self, cluster: &Cluster<'_>, now: Duration) {
+        let hosts: Vec<(String, bool)> =
+            cluster.hosts.iter().map(|host| (host.name.clone(), self.random.chance(50))).collect();
+        let mut links = Vec::new();
+        for (at, (a, side)) in hosts.iter().enumerate() {
+            let others = hosts[at + 1..].iter().filter(|(_, other)| other != side);
+            links.extend(others.map(|(b, _)| (a.clone(), b.clone())));
+        }
+        for client in CLIENTS.into_iter().filter(|_| self.random.chance(60)).collect::<Vec<_>>() {
+            let side = self.random.chance(50);
+            let others = hosts.iter().filter(|(_, other)| *other != side);
+            links.extend(others.map(|(host, _)| (host.clone(), client.to_owned())));
+        }
+        let end = now + self.a_while();
+        self.cut(cluster, links, end);
     }
 
     /// All machines restart a few times, close together: in the middle of elections.
@@ -421,6 +475,11 @@ fn chords(cluster: &Cluster<'_>) -> Vec<(String, String)> {
         }
     }
     links
+}
+
+/// Snapshots that each node has taken in, in its present life.
+fn installed(cluster: &Cluster<'_>) -> Vec<Option<u64>> {
+    cluster.hosts.iter().map(|host| Some(host.multi()?.snapshots_installed())).collect()
 }
 
 fn placement_leader(cluster: &Cluster<'_>) -> Option<usize> {

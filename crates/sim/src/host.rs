@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{HostClock, SimRuntime, SimTime};
 use crate::disk::{Mounted, SimDisk};
-use crate::moves;
+use crate::moves::{self, Leaving};
 use crate::network::SimNetwork;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -43,6 +43,8 @@ pub(crate) struct Host {
     life: Mutex<Life>,
     /// Changes of members that this node is to make, if it lives: numbers to draw from.
     pub(crate) changes: Mutex<Vec<u64>>,
+    /// Of the whole cluster.
+    leaving: Leaving,
     /// Counters of lives that are over.
     counters: Mutex<BTreeMap<String, u64>>,
 }
@@ -59,7 +61,12 @@ struct Life {
 impl Host {
     /// # Errors
     /// If there is no room for its disk.
-    pub(crate) fn new(number: usize, plan: &Plan, stepped: SimTime) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn new(
+        number: usize,
+        plan: &Plan,
+        stepped: SimTime,
+        leaving: Leaving,
+    ) -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             number,
             name: name(number),
@@ -70,6 +77,7 @@ impl Host {
             seed: plan.seed,
             life: Mutex::default(),
             changes: Mutex::default(),
+            leaving,
             counters: Mutex::default(),
         }))
     }
@@ -112,12 +120,12 @@ impl Host {
         loop {
             tokio::time::sleep(CHANGES_PERIOD).await;
             let changes = std::mem::take(&mut *self.changes.lock());
+            let parts = self.life.lock().node.as_ref().and_then(|it| it.multi().zip(it.place()));
+            let Some((multi, place)) = parts else { continue };
+            moves::see_off(&multi, &self.leaving);
             for number in changes {
-                let parts =
-                    self.life.lock().node.as_ref().and_then(|it| it.multi().zip(it.place()));
-                if let Some((multi, place)) = parts {
-                    tokio::spawn(moves::change_one(multi, place, number, self.nodes));
-                }
+                let (multi, place, leaving) = (multi.clone(), place.clone(), self.leaving.clone());
+                tokio::spawn(moves::change_one(multi, place, number, self.nodes, leaving));
             }
         }
     }

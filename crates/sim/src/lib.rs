@@ -40,7 +40,7 @@ mod watch;
 
 pub use minimize::{Minimized, minimize};
 pub use mutants::{Mutant, mutants};
-pub use plan::{FaultKind, Plan};
+pub use plan::{FaultKind, Plan, Theme};
 pub use report::{Found, Report};
 pub use run::run;
 pub use store::StoreKind;

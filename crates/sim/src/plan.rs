@@ -24,6 +24,8 @@ pub enum FaultKind {
     PowerLossMajority,
     /// All machines do, at once.
     PowerLossAll,
+    /// A machine does right after it has taken in a snapshot.
+    PowerLossSnapshot,
     /// All machines restart again and again within a second or two.
     RestartStorm,
     /// One node is cut off from the others, which all restart at once.
@@ -32,6 +34,8 @@ pub enum FaultKind {
     Isolate,
     /// One node is heard but hears nobody, or the other way round.
     OneWay,
+    /// Two groups of nodes that do not see each other, each with some of the clients.
+    Halves,
     /// Each node sees only its neighbours.
     Ring,
     /// The links of some nodes are cut one by one and mended in another order.
@@ -70,15 +74,17 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 25] = [
+    pub const ALL: [FaultKind; 27] = [
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::PowerLossMajority,
         FaultKind::PowerLossAll,
+        FaultKind::PowerLossSnapshot,
         FaultKind::RestartStorm,
         FaultKind::Amnesia,
         FaultKind::Isolate,
         FaultKind::OneWay,
+        FaultKind::Halves,
         FaultKind::Ring,
         FaultKind::Swizzle,
         FaultKind::Flap,
@@ -99,11 +105,95 @@ impl FaultKind {
     ];
 }
 
+/// What a run is mostly about.
+///
+/// A sequence of events that needs several rare ones in a row hardly ever comes about while everything
+/// goes wrong at once. So every other seed has a theme, by its number: some faults and quirks come for
+/// certain and often, beside what the seed draws anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Theme {
+    /// None: even seeds.
+    Everything,
+    /// Members come and go, on five nodes whose halves lose each other: seeds 8n + 1.
+    Members,
+    /// Logs are cut at once, and snapshots are lost in parts or with the power: seeds 8n + 3.
+    Snapshots,
+    /// Ranges are split, over slow disks, while leaders are cut off: seeds 8n + 5.
+    Splits,
+    /// Leaderships are handed over, and the request for it is late: seeds 8n + 7.
+    Transfers,
+}
+
+impl Theme {
+    /// The theme of `seed`.
+    pub fn of(seed: u64) -> Self {
+        match seed % 8 {
+            1 => Theme::Members,
+            3 => Theme::Snapshots,
+            5 => Theme::Splits,
+            7 => Theme::Transfers,
+            _ => Theme::Everything,
+        }
+    }
+
+    /// Faults that come for certain, with their weights.
+    fn faults(self) -> &'static [(FaultKind, u64)] {
+        match self {
+            Theme::Everything => &[],
+            Theme::Members => &[
+                (FaultKind::ChangeMembers, 24),
+                (FaultKind::Halves, 6),
+                (FaultKind::TransferLeader, 4),
+            ],
+            Theme::Snapshots => &[
+                (FaultKind::PowerLossSnapshot, 12),
+                (FaultKind::Isolate, 8),
+                (FaultKind::ChangeMembers, 8),
+                (FaultKind::Crash, 4),
+            ],
+            Theme::Splits => {
+                &[(FaultKind::Split, 24), (FaultKind::Isolate, 8), (FaultKind::Halves, 4)]
+            }
+            Theme::Transfers => &[(FaultKind::TransferLeader, 24), (FaultKind::Crash, 4)],
+        }
+    }
+
+    /// Quirks that are at work for certain.
+    fn quirks(self) -> &'static [Quirk] {
+        match self {
+            Theme::Everything => &[],
+            Theme::Members => &[Quirk::LeaveJoint, Quirk::HeldRead],
+            Theme::Snapshots => &[Quirk::LosePart, Quirk::EmptyEntries],
+            Theme::Splits => &[Quirk::SlowLog],
+            Theme::Transfers => &[Quirk::HoldTransfer],
+        }
+    }
+
+    /// Shapes what a seed has drawn.
+    fn shape(self, plan: &mut Plan, random: &mut Random) {
+        if self == Theme::Everything {
+            return;
+        }
+        for (kind, weight) in self.faults() {
+            plan.faults.retain(|(other, _)| other != kind);
+            plan.faults.push((*kind, *weight));
+        }
+        plan.quirks.extend(self.quirks());
+        plan.pause = random.millis(200..900);
+        if self == Theme::Snapshots {
+            plan.log_entries_max = random.within(6..20);
+        }
+    }
+}
+
 /// Everything that one run follows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// What everything else comes from.
     pub seed: u64,
+    /// What the run is mostly about.
+    pub theme: Theme,
     /// Simulated time of load with faults; set-up, calm and final reads come on top.
     #[serde(skip)]
     pub duration: Duration,
@@ -157,7 +247,11 @@ impl Plan {
     /// The plan of `seed`.
     pub fn new(seed: u64, duration: Duration) -> Self {
         let mut random = Random::new(seed, 1);
-        let nodes = *random.pick(&[3, 3, 4, 5]);
+        let theme = Theme::of(seed);
+        let nodes = match theme {
+            Theme::Members => 5,
+            _ => *random.pick(&[3, 3, 4, 5]),
+        };
         let mut faults = Vec::new();
         for kind in FaultKind::ALL {
             // What operators do goes on beside all faults.
@@ -173,9 +267,10 @@ impl Plan {
             (0..nodes).map(|_| random.below(2 * DRIFT_MAX) as i64 - DRIFT_MAX as i64).collect();
         let off = if random.chance(50) { WALL_OFF_MAX_MS } else { 1 };
         let wall_off_ms = (0..nodes).map(|_| random.below(2 * off) as i64 - off as i64).collect();
-        Self {
+        let mut plan = Self {
             wall_off_ms,
             seed,
+            theme,
             duration,
             nodes,
             ranges: random.within(1..7) as u32,
@@ -192,7 +287,9 @@ impl Plan {
             quirks: Quirk::ALL.iter().copied().filter(|_| random.chance(25)).collect(),
             store: StoreKind::Memory,
             bug: None,
-        }
+        };
+        theme.shape(&mut plan, &mut random);
+        plan
     }
 
     /// The same with a bug in it.

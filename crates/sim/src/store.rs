@@ -83,6 +83,7 @@ impl Store {
                 let kept = match random.below(4) {
                     0 => usize::MAX,
                     1 => 0,
+                    2 => random.below(4) as usize,
                     _ => random.below(32) as usize,
                 };
                 *engine = engine.crash_keeping(kept);

@@ -317,21 +317,22 @@ async fn administrate(shared: Arc<Shared>, client: Client, number: usize) {
     }
 }
 
+/// A key drawn from `number`, among those that are in use: writes are under way on both sides of it.
+pub(crate) fn split_key(number: u64) -> Vec<u8> {
+    let near = match number % 5 {
+        4 => raw::plain(number / 5 % raw::PLAIN.end),
+        0 => raw::key(number / 4 % raw::KEYS.end),
+        1 => append::key(number / 4 % append::KEYS.end),
+        2 => register::key(number / 4 % register::KEYS.end),
+        _ => bank::key(number / 4 % 8),
+    };
+    [&near[..], &(number % 1000).to_string().into_bytes()[..]].concat()
+}
+
 async fn carry_out(shared: &Shared, client: &Client, order: Order) -> Result<(), ClientError> {
     match order {
         Order::Split(number) => {
-            // Among the keys that are in use, so that writes are under way on both sides.
-            let keys = (0..number % 3 + 1).map(|at| {
-                let number = number / 3 + at;
-                let near = match number % 5 {
-                    4 => raw::plain(number / 5 % raw::PLAIN.end),
-                    0 => raw::key(number / 4 % raw::KEYS.end),
-                    1 => append::key(number / 4 % append::KEYS.end),
-                    2 => register::key(number / 4 % register::KEYS.end),
-                    _ => bank::key(number / 4 % 8),
-                };
-                [&near[..], &(number % 1000).to_string().into_bytes()[..]].concat()
-            });
+            let keys = (0..number % 3 + 1).map(|at| split_key(number / 3 + at));
             client.split(keys).await.map(drop)
         }
         Order::TransferLeader(number) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cribwork_checker::Op;
-use cribwork_multiraft::{Replica, SavedVote, stored_logs, tombstones};
+use cribwork_multiraft::{Replica, SavedVote, has_open_split, stored_logs, tombstones};
 use cribwork_types::{KeyRange, RangeEpoch, RangeId, ReplicaId, StoreId};
 
 use crate::cluster::Cluster;
@@ -17,6 +17,8 @@ use crate::report::Found;
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 /// Time between two looks at the logs on the disks.
 const LOG_PERIOD: Duration = Duration::from_millis(250);
+/// Time between two looks for splits that are not applied where their range is read.
+const SPLIT_PERIOD: Duration = Duration::from_millis(20);
 /// Violations after which a run has shown enough.
 const FOUND_MAX: usize = 20;
 
@@ -26,6 +28,7 @@ struct Seen {
     life: u64,
     applied: u64,
     epoch: RangeEpoch,
+    joint: bool,
     term: u64,
     /// The last vote made durable, in any life.
     vote: Option<SavedVote>,
@@ -46,6 +49,7 @@ type Leases = Vec<(StoreId, RangeId, KeyRange)>;
 pub(crate) struct Watch {
     next_note: Duration,
     next_logs: Duration,
+    next_splits: Duration,
     /// Number of the life of each host whose end was looked at.
     buried: BTreeMap<usize, u64>,
     /// What the entry of a range, a term and an index is, wherever it was seen first.
@@ -72,6 +76,10 @@ impl Watch {
         if logs {
             self.next_logs = now + LOG_PERIOD;
         }
+        let splits = now >= self.next_splits;
+        if splits {
+            self.next_splits = now + SPLIT_PERIOD;
+        }
         let mut leases = Leases::new();
         for number in 0..cluster.hosts.len() {
             let host = cluster.hosts[number].clone();
@@ -82,6 +90,9 @@ impl Watch {
             self.look(number, &host, now, &mut leases, note.then_some(recorder));
             if logs {
                 self.look_at_logs(number, &host, now);
+            }
+            if splits {
+                self.look_at_splits(number, &host, now, &leases);
             }
         }
         self.exclusive(now, &leases);
@@ -159,10 +170,8 @@ impl Watch {
             if let Some(flaw) = log.flaw() {
                 self.found("log", format!("{now:?}: range {range} on store {store}: {flaw}"));
             }
-            let reads = || host.multi()?.replica(range)?.lease_term();
-            if log.splits && reads().is_some() {
-                let what = format!("{now:?}: store {store} would read range {range} meanwhile");
-                self.found("split-fence", what);
+            if let Some(flaw) = log.members {
+                self.found("members", format!("{now:?}: range {range} on store {store}: {flaw}"));
             }
             for entry in log.entries {
                 let at = (range, entry.term, entry.index);
@@ -173,6 +182,22 @@ impl Watch {
                     let what = format!("{now:?}: stores {first} and {store} differ in {which}");
                     self.found("log-matching", what);
                 }
+            }
+        }
+    }
+
+    /// Nobody reads by a lease what a split may have taken away already.
+    fn look_at_splits(&mut self, number: usize, host: &Host, now: Duration, leases: &Leases) {
+        let here = StoreId(number as u64 + 1);
+        let snapshot = host.disk.engine().snapshot();
+        for (_, range, _) in leases.iter().filter(|(store, _, _)| *store == here) {
+            match has_open_split(&*snapshot, *range) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let what = format!("{now:?}: store {here} would read range {range} meanwhile");
+                    self.found("split-fence", what);
+                }
+                Err(error) => self.found("log", format!("{now:?}: store {here}: {error}")),
             }
         }
     }
@@ -229,6 +254,7 @@ impl Watch {
             life,
             applied: replica.applied_index(),
             epoch: replica.descriptor().epoch,
+            joint: replica.descriptor().is_joint(),
             term: replica.leader().term,
             vote: replica.saved_vote().or(before.and_then(|before| before.vote)),
             acknowledged: replica
@@ -257,6 +283,11 @@ impl Watch {
         ];
         for (what, _) in falls.into_iter().filter(|(_, falls)| *falls) {
             self.found("monotonic", format!("{whose}: the {what} fell"));
+        }
+        let same_members = next.epoch.conf_ver == before.epoch.conf_ver;
+        if next.epoch.version > before.epoch.version && same_members && next.joint {
+            let what = format!("{whose}: it was split between two memberships");
+            self.found("split-while-joint", what);
         }
     }
 

@@ -103,8 +103,8 @@ bugs! {
     MembersNotWritten = "members-not-written",
     /// A change of members leaves the epoch as it was.
     ConfVerUnchanged = "conf-ver-unchanged",
-    /// A leader proves its lease to the first set of a joint membership only.
-    LeaseOfOneSet = "lease-of-one-set",
+    /// Whoever acknowledges a leader counts for its lease, whether it votes or not.
+    LeaseOfLearners = "lease-of-learners",
     /// Nobody finishes a joint membership whose leader died.
     JointLeft = "joint-left",
     /// A range is split between two memberships.

@@ -29,6 +29,9 @@ use super::{codec, kind, outbound};
 use crate::replica::Replica;
 use crate::snapshot::{self, RangeSnapshot};
 
+/// By how much [`Quirk::HoldTransfer`] delays a message at most, milliseconds: a few transfers.
+const LATE_MAX_MS: u64 = 4000;
+
 pub(super) fn unreachable<A: AsyncRuntime>(why: &str) -> RPCError<Types<A>> {
     RPCError::Unreachable(Unreachable::from_string(why))
 }
@@ -103,6 +106,16 @@ impl<A: AsyncRuntime> Network<A> {
                 Err(unreachable("no answer in time"))
             }
         }
+    }
+
+    /// Sends what nobody waits for, some seconds from now at most.
+    fn send_late(&self, message: Message) {
+        let (shared, store) = (self.replica.shared().clone(), self.store);
+        let late = Duration::from_millis(shared.runtime.random_u64() % LATE_MAX_MS);
+        shared.runtime.clone().spawn(Box::pin(async move {
+            shared.runtime.sleep(late).await;
+            shared.send(store, Class::Control, message);
+        }));
     }
 
     async fn single_append(
@@ -231,10 +244,11 @@ impl<A: AsyncRuntime> RaftNetworkV2<Types<A>> for Network<A> {
         request: TransferLeaderRequest<Types<A>>,
         option: RPCOption,
     ) -> Result<openraft::raft::TransferLeaderResponse<Types<A>>, RPCError<Types<A>>> {
-        if strikes(Quirk::LoseTransfer) {
-            return Err(unreachable("the request was lost"));
-        }
         let payload = codec::encode_transfer(&request);
+        if strikes(Quirk::HoldTransfer) {
+            self.send_late(self.message(kind::TRANSFER, 0, payload));
+            return Err(unreachable("the request is late"));
+        }
         let bytes = self.call(Class::Control, kind::TRANSFER, payload, option.hard_ttl()).await?;
         match codec::decode_flag(bytes) {
             Ok(true) => Ok(Ok(())),
