@@ -34,8 +34,8 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
 /// Entries by which a member may be behind and count as caught up: those under way.
 const MAJORITY_LAG_MAX: u64 = 64;
-/// How long [`Quirk::LeaveJoint`] stays for a change at most, milliseconds: a few rounds.
-const STAY_MAX_MS: u64 = 60;
+/// How long [`Quirk::LeaveJoint`] stays for a change at most, milliseconds: a round or two.
+const STAY_MAX_MS: u64 = 30;
 /// How long a change of members may take once it is proposed.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -69,10 +69,7 @@ pub(crate) async fn change_one(
             0 => (vec![], vec![learner.id]),
             _ => (vec![learner.id], surplus(replica, &descriptor, number)),
         };
-        let change = ReplicaChange::Members { promote, remove };
-        let split = split_meanwhile(replica, &place, number, nodes);
-        futures::join!(insist(replica, change), split);
-        return;
+        return change_and_split(replica, promote, remove, &place, number, nodes).await;
     }
     let free = (1..=nodes as u64).map(StoreId).filter(|it| descriptor.replica_on(*it).is_none());
     let free: Vec<StoreId> = free.collect();
@@ -90,9 +87,31 @@ pub(crate) async fn change_one(
     }
     let crowded = descriptor.voters().count() >= VOTERS && !number.is_multiple_of(4);
     let remove = if crowded { surplus(replica, &descriptor, number) } else { Vec::new() };
-    let change = ReplicaChange::Members { promote: vec![id], remove };
-    let split = split_meanwhile(replica, &place, number, nodes);
-    futures::join!(insist(replica, change), split);
+    change_and_split(replica, vec![id], remove, &place, number, nodes).await;
+}
+
+/// Changes voters, and mostly splits the range as soon as it is between two memberships. Nothing may come
+/// of either.
+async fn change_and_split(
+    replica: &Arc<Replica>,
+    promote: Vec<ReplicaId>,
+    remove: Vec<ReplicaId>,
+    place: &Place,
+    number: u64,
+    nodes: usize,
+) {
+    let change = ReplicaChange::Members { promote, remove };
+    let ids = async {
+        let id = place.alloc_ids(IdKind::Range, 1).await.ok()?;
+        Some((RangeId(id), place.alloc_ids(IdKind::Replica, nodes as u32).await.ok()?))
+    };
+    match ids.await.filter(|_| !number.is_multiple_of(4)) {
+        None => insist(replica, change).await,
+        Some((id, first)) => {
+            let split = split_meanwhile(replica, id, ReplicaId(first), number);
+            futures::join!(insist(replica, change), split);
+        }
+    }
 }
 
 /// The leader itself goes.
@@ -115,29 +134,25 @@ async fn leave(
     }
 }
 
-/// Splits the range as soon as it is between two memberships; nothing may come of it.
-async fn split_meanwhile(replica: &Arc<Replica>, place: &Place, number: u64, nodes: usize) {
-    if !number.is_multiple_of(2) {
-        return;
-    }
+async fn split_meanwhile(replica: &Arc<Replica>, id: RangeId, first: ReplicaId, number: u64) {
     let keys = (0..20).map(|at| Bytes::from(key::encode(&split_key(number / 2 + at))));
     let inside = |bound: &Bytes| replica.descriptor().span.contains(bound);
     let Some(bound) = keys.into_iter().find(inside) else { return };
-    let Ok(id) = place.alloc_ids(IdKind::Range, 1).await else { return };
-    let Ok(first) = place.alloc_ids(IdKind::Replica, nodes as u32).await else { return };
-    let mut patience = JOINT_PATIENCE;
-    while !replica.descriptor().is_joint() {
-        if patience.is_zero() {
-            return;
+    let (mut patience, mut left) = (JOINT_PATIENCE, ATTEMPTS);
+    while !patience.is_zero() && left > 0 {
+        if replica.descriptor().is_joint()
+            && let Ok(token) = replica.token().await
+        {
+            let stores =
+                replica.descriptor().replicas.iter().map(|it| it.store).collect::<Vec<_>>();
+            let replicas = stores.into_iter().zip((first.get()..).map(ReplicaId)).collect();
+            let split = replica.split(&token, bound.clone(), NewRange { id, replicas }).await;
+            tracing::info!(range = %replica.range_id(), ?split, "split meanwhile");
+            left = if split.is_ok() { 0 } else { left - 1 };
         }
         patience = patience.saturating_sub(JOINT_PAUSE);
         tokio::time::sleep(JOINT_PAUSE).await;
     }
-    let stores = replica.descriptor().replicas.iter().map(|it| it.store).collect::<Vec<_>>();
-    let replicas = stores.into_iter().zip((first..).map(ReplicaId)).collect();
-    let Ok(token) = replica.token().await else { return };
-    let split = replica.split(&token, bound, NewRange { id: RangeId(id), replicas }).await;
-    tracing::info!(range = %replica.range_id(), ?split, "split meanwhile");
 }
 
 /// A follower, unless there are no two voters beside the leader.

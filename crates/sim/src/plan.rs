@@ -105,11 +105,15 @@ impl FaultKind {
     ];
 }
 
+/// How much of what else a seed draws there is in a run with a theme.
+const OTHERS_PERCENT: u64 = 50;
+const OTHERS_WEIGHT_MAX: u64 = 4;
+
 /// What a run is mostly about.
 ///
 /// A sequence of events that needs several rare ones in a row hardly ever comes about while everything
 /// goes wrong at once. So every other seed has a theme, by its number: some faults and quirks come for
-/// certain and often, beside what the seed draws anyway.
+/// certain and often, beside a part of what the seed draws anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Theme {
@@ -175,6 +179,9 @@ impl Theme {
         if self == Theme::Everything {
             return;
         }
+        // Else nothing gets as far as it should before the next thing happens to it.
+        plan.faults.retain(|_| random.chance(OTHERS_PERCENT));
+        plan.faults.iter_mut().for_each(|(_, weight)| *weight = (*weight).min(OTHERS_WEIGHT_MAX));
         for (kind, weight) in self.faults() {
             plan.faults.retain(|(other, _)| other != kind);
             plan.faults.push((*kind, *weight));

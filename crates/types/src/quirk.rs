@@ -69,7 +69,7 @@ quirks! {
     /// Those who should hear of a transfer of leadership do so late, when it may have been given up.
     HoldTransfer = "hold-transfer", 1 in 2,
     /// Whoever makes a membership joint does not stay for the second step.
-    LeaveJoint = "leave-joint", 1 in 3,
+    LeaveJoint = "leave-joint", 1 in 2,
     /// An instance is closed and built anew, as after a failure.
     Rebuild = "rebuild", 1 in 12,
     /// Ranges are split by themselves from a few KiB on.
