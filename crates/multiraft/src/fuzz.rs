@@ -185,6 +185,7 @@ fn apply(state: &mut RangeState, position: Position, payload: Payload) -> String
                 let done =
                     commands.into_iter().map(|command| match state.command(position, command) {
                         Ok(Effect::Nothing) => "nothing",
+                        Ok(Effect::Fingerprint) => "fingerprint",
                         Ok(Effect::Write(_)) => "write",
                         Ok(Effect::Split(split)) => {
                             assert_eq!(split.left.span.end, split.right.span.start, "no gap");

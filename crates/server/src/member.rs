@@ -118,43 +118,10 @@ pub(crate) async fn start(
         PdService::new(place.clone()),
         AdminService::new(place.clone(), init),
     );
-    let sizes = RangeSizes::new(node.engine.clone());
-    let splitter = Splitter::new(
-        multi.clone(),
-        ranges.clone(),
-        node.engine.clone(),
-        sizes.clone(),
-        node.runtime.clone(),
-        AutosplitMetrics::register(&mut node.registry.lock()),
-    );
-    node.runtime.spawn(Box::pin(splitter.clone().run(node.stop.clone())));
-    let reporter = Reporter::new(ReporterParts {
-        cluster: identity.cluster,
-        store: node.own_info(store),
-        incarnation: identity.boot_count,
-        queue,
-        multi: multi.clone(),
-        place: place.clone(),
-        addresses: node.addresses.clone(),
-        sizes,
-        splitter,
-        records: node.records.clone(),
-        runtime: node.runtime.clone(),
-        clock: node.clock.clone(),
-    });
-    node.runtime.spawn(Box::pin(reporter.clone().watch_placement(node.stop.clone())));
-    node.runtime.spawn(Box::pin(reporter.clone().run(node.stop.clone())));
-    let verifier = Verifier::new(VerifierParts {
-        store,
-        cluster: identity.cluster,
-        multi: multi.clone(),
-        ranges: ranges.clone(),
-        addresses: node.addresses.clone(),
-        peers: node.peers.clone(),
-        runtime: node.runtime.clone(),
-        metrics: VerifyMetrics::register(&mut node.registry.lock()),
-    });
-    node.runtime.spawn(Box::pin(verifier.clone().run(node.stop.clone())));
+    let parts = Started { multi, place, ranges, queue };
+    let reporter = start_reporter(node, &identity, &parts);
+    let verifier = start_verifier(node, &identity, &parts);
+    let Started { multi, place, ranges, .. } = parts;
     let member = Member {
         identity,
         plan,
@@ -171,6 +138,62 @@ pub(crate) async fn start(
     node.set_member(member).await;
     tracing::info!(cluster = %identity.cluster, %store, "member of the cluster");
     Ok(())
+}
+
+/// What the tasks that run beside the services are built on.
+struct Started {
+    multi: MultiRaft,
+    place: Place,
+    ranges: Arc<LocalRanges>,
+    queue: Arc<ReportQueue>,
+}
+
+/// Starts to tell placement what this store has, and to split what grows too large.
+fn start_reporter(node: &NodeState, identity: &StoreIdentity, parts: &Started) -> Arc<Reporter> {
+    let Started { multi, place, ranges, queue } = parts;
+    let sizes = RangeSizes::new(node.engine.clone());
+    let splitter = Splitter::new(
+        multi.clone(),
+        ranges.clone(),
+        node.engine.clone(),
+        sizes.clone(),
+        node.runtime.clone(),
+        AutosplitMetrics::register(&mut node.registry.lock()),
+    );
+    node.runtime.spawn(Box::pin(splitter.clone().run(node.stop.clone())));
+    let reporter = Reporter::new(ReporterParts {
+        cluster: identity.cluster,
+        store: node.own_info(identity.store),
+        incarnation: identity.boot_count,
+        queue: queue.clone(),
+        multi: multi.clone(),
+        place: place.clone(),
+        addresses: node.addresses.clone(),
+        sizes,
+        splitter,
+        records: node.records.clone(),
+        runtime: node.runtime.clone(),
+        clock: node.clock.clone(),
+    });
+    node.runtime.spawn(Box::pin(reporter.clone().watch_placement(node.stop.clone())));
+    node.runtime.spawn(Box::pin(reporter.clone().run(node.stop.clone())));
+    reporter
+}
+
+/// Starts to compare replicas.
+fn start_verifier(node: &NodeState, identity: &StoreIdentity, parts: &Started) -> Arc<Verifier> {
+    let verifier = Verifier::new(VerifierParts {
+        store: identity.store,
+        cluster: identity.cluster,
+        multi: parts.multi.clone(),
+        ranges: parts.ranges.clone(),
+        addresses: node.addresses.clone(),
+        peers: node.peers.clone(),
+        runtime: node.runtime.clone(),
+        metrics: VerifyMetrics::register(&mut node.registry.lock()),
+    });
+    node.runtime.spawn(Box::pin(verifier.clone().run(node.stop.clone())));
+    verifier
 }
 
 /// What is known of the other stores: from the plan, overruled by what was heard since.

@@ -49,9 +49,9 @@ fn replicas_are_equal_under_load_until_one_is_tampered_with() {
 
     // A node that is away is no difference, and no proof of equality either.
     cluster.node(2).kill9();
-    let id = differing[0]["range"].to_string();
     let others = cluster.json(&["ranges"]);
-    let other = others.as_array().expect("a list").iter().find(|it| it["id"].to_string() != id);
+    let mut others = others.as_array().expect("a list").iter();
+    let other = others.find(|it| it["id"] != differing[0]["range"]);
     let other = other.expect("another range")["id"].to_string();
     let args = ["verify", "--range", &other, "--output", "json", "--timeout", "60s"];
     let report = said(&cluster.spawn(&args).wait(LIMIT), 1);

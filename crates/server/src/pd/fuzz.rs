@@ -76,6 +76,7 @@ fn heartbeat(life: &Life) -> HeartbeatRequest {
         term: 3,
         is_leader: true,
         size_bytes: 100,
+        kept_whole: "unsplittable".into(),
     };
     HeartbeatRequest {
         cluster_id: CLUSTER.get(),
