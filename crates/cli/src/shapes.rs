@@ -304,10 +304,15 @@ mod tests {
 
     #[test]
     fn status_has_the_documented_shape() {
-        let status = admin::StatusResponse { cluster_id: 5, nodes_up: 3, ..Default::default() };
+        let status = admin::StatusResponse {
+            cluster_id: 5,
+            nodes_up: 3,
+            placement_stores: vec![1, 2],
+            ..Default::default()
+        };
         assert_eq!(
             json(&Status::from(status)),
-            r#"{"cluster_id":5,"nodes_up":3,"nodes_down":0,"ranges":0,"under_replicated":0,"leaderless":0,"operators":0,"tso_physical_ms":0}"#
+            r#"{"cluster_id":5,"nodes_up":3,"nodes_down":0,"ranges":0,"under_replicated":0,"leaderless":0,"operators":0,"tso_physical_ms":0,"placement_stores":[1,2],"placement_leader":0}"#
         );
     }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use cribwork_engine::Engine;
 use cribwork_types::quirk::{Quirk, strikes};
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{Cf, Mutation, RangeDescriptor, RangeId, ReplicaId, WriteBatch};
+use cribwork_types::{Cf, Mutation, RangeDescriptor, RangeId, ReplicaId, StoreId, WriteBatch};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, decode_payload};
@@ -54,6 +54,8 @@ pub(crate) enum Job {
     Introduced {
         descriptor: RangeDescriptor,
         id: ReplicaId,
+        /// Who introduced it.
+        by: (StoreId, ReplicaId),
     },
     /// The replica is no member any more, and its instance is closed.
     Destroy {
@@ -140,10 +142,10 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
             }
             Job::Barrier { done } => barriers.push(done),
             Job::Stop => {}
-            Job::Introduced { descriptor, id } => {
+            Job::Introduced { descriptor, id, by } => {
                 // What came before it may make this very range.
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
-                shared.make_uninitialised(&descriptor, id);
+                shared.make_uninitialised(&descriptor, id, by);
             }
             Job::Destroy { replica, done } => {
                 write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use cribwork_transport::{Class, Message, MessageHandler};
-use cribwork_types::{RangeDescriptor, StoreId};
+use cribwork_types::{RangeDescriptor, ReplicaRole, StoreId};
 
 use crate::apply::Job;
+use crate::members::ReplicaChange;
 use crate::node::NodeShared;
 use crate::raft::kind;
 use crate::replica::Replica;
@@ -25,8 +26,9 @@ impl MessageHandler for Inbound {
             }
             kind::NEEDS_SNAPSHOT => self.needs_snapshot(message),
             kind::WHO_IS_THIS => self.introduce(from, &message),
-            kind::INTRODUCTION => self.introduced(message),
+            kind::INTRODUCTION => self.introduced(from, message),
             kind::GONE => self.gone(message),
+            kind::BURIED => self.buried(from, &message),
             _ => self.request(from, message),
         }
     }
@@ -153,7 +155,7 @@ impl Inbound {
         self.shared.send(from, Class::Control, answer);
     }
 
-    fn introduced(&self, message: Message) {
+    fn introduced(&self, from: StoreId, message: Message) {
         let shared = self.shared.clone();
         let descriptor = match RangeDescriptor::decode(message.payload) {
             Ok(descriptor) if descriptor.id == message.range => descriptor,
@@ -166,7 +168,8 @@ impl Inbound {
         if mine.is_none_or(|mine| mine.id != message.to) {
             return;
         }
-        shared.offer_apply(Job::Introduced { descriptor, id: message.to });
+        let by = (from, message.from);
+        shared.offer_apply(Job::Introduced { descriptor, id: message.to, by });
     }
 
     /// A member says that the replica that this message is for was removed.
@@ -179,6 +182,24 @@ impl Inbound {
             Ok(now) if now.id == message.range => drop(self.shared.check_gone(&now)),
             _ => drop(self.shared.metrics.malformed_messages.inc()),
         }
+    }
+
+    /// A store was rid of a replica that is a member all the same: it was taken in again under its old id.
+    /// It never comes back, so a leader lets the learner go.
+    fn buried(&self, from: StoreId, message: &Message) {
+        let Some(replica) = self.shared.replica(message.range) else { return };
+        let descriptor = replica.descriptor();
+        let learner = descriptor.replica(message.from).filter(|it| {
+            it.store == from && it.role == ReplicaRole::Learner && replica.leader().is_self
+        });
+        let Some(learner) = learner else { return };
+        self.shared.runtime.spawn(Box::pin(async move {
+            let change = ReplicaChange::Members { promote: vec![], remove: vec![learner.id] };
+            if let Err(error) = replica.change_replicas(change).await {
+                // The store says so again with the next message for it.
+                tracing::info!(range = %replica.range_id(), %error, "a dead learner stays");
+            }
+        }));
     }
 
     /// A leader that is told so cuts the first entry of its log, which makes Raft send a snapshot. It may

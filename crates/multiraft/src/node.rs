@@ -281,6 +281,7 @@ impl NodeShared {
         self: &Arc<Self>,
         introduced: &RangeDescriptor,
         id: ReplicaId,
+        (by, whom): (StoreId, ReplicaId),
     ) {
         let range = introduced.id;
         if self.check_gone(introduced)
@@ -291,7 +292,18 @@ impl NodeShared {
             return;
         }
         match removal::tombstone(self.engine.as_ref(), range) {
-            Ok(Some(gone)) if gone >= id => return,
+            Ok(Some(gone)) if gone >= id => {
+                let buried = Message {
+                    range,
+                    from: id,
+                    to: whom,
+                    kind: crate::raft::kind::BURIED,
+                    call: 0,
+                    payload: bytes::Bytes::new(),
+                };
+                self.send(by, Class::Control, buried);
+                return;
+            }
             Ok(_) => {}
             Err(error) => return tracing::error!(%error, "cannot read a tombstone"),
         }

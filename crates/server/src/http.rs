@@ -24,7 +24,7 @@ const CONNECTIONS_MAX: usize = 256;
 const CONNECTIONS_OF_FILES: usize = 16;
 /// Bytes that are read from a connection, which serves one request: what the largest sensible headers take.
 /// A connection keeps the headers that it has read until they are whole.
-const CONNECTION_BYTES_MAX: u64 = 64 * 1024;
+const CONNECTION_BYTES_MAX: u64 = 16 * 1024;
 
 /// How much the port takes on.
 pub(crate) fn limits() -> GuestLimits {

@@ -19,7 +19,6 @@ fn the_declaration_is_sound() {
 fn what_is_not_built_is_refused() {
     for line in [
         "merge 1",
-        "verify",
         "txn show 1",
         "workload ycsb",
         "workload bank --mode pessimistic",

@@ -162,6 +162,8 @@ pub(crate) mod kind {
     pub(crate) const INTRODUCTION: u8 = 20;
     /// The receiver is no member any more: the range's descriptor.
     pub(crate) const GONE: u8 = 22;
+    /// The sender's store was rid of the replica that the receiver, its leader, has among its members.
+    pub(crate) const BURIED: u8 = 24;
 
     /// True for kinds that answer a call.
     pub(crate) fn is_answer(kind: u8) -> bool {

@@ -107,19 +107,50 @@ impl Place {
         result
     }
 
-    /// Whom to ask: the leader, if one is known, else the members, and then all others, in turn.
     fn candidate(&self, attempt: usize) -> Option<StoreId> {
         let own = self.parts().store;
         let live = |store: &StoreId| *store != own && self.parts().multi.store_is_live(*store);
-        if let Some(leader) = self.leader_store().filter(live) {
-            return Some(leader);
-        }
-        // Members may have moved while this store was away, so everybody's turn comes.
-        let mut stores = self.members();
-        let others = self.parts().addresses.all().into_iter().map(|info| info.id);
-        let others: Vec<StoreId> = others.filter(|store| !stores.contains(store)).collect();
-        stores.extend(others);
-        stores.retain(|store| *store != own);
-        stores.get(attempt % stores.len().max(1)).copied()
+        let others = self.parts().addresses.all().into_iter().map(|info| info.id).collect();
+        let leader = self.leader_store().filter(live);
+        whom_to_ask(attempt, own, leader, self.members(), others)
+    }
+}
+
+/// Whom to ask: the leader, if one is known, the first time; else, and from then on, the members, and then
+/// all others, in turn. Whoever is thought to lead may not any more, and members may have moved while this
+/// store was away.
+fn whom_to_ask(
+    attempt: usize,
+    own: StoreId,
+    leader: Option<StoreId>,
+    members: Vec<StoreId>,
+    mut others: Vec<StoreId>,
+) -> Option<StoreId> {
+    if let (0, Some(leader)) = (attempt, leader) {
+        return Some(leader);
+    }
+    others.retain(|store| !members.contains(store));
+    let mut all = [members, others].concat();
+    all.retain(|store| *store != own);
+    all.get(attempt % all.len().max(1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_thought_to_lead_is_asked_once_and_then_everybody() {
+        let ids = |ids: &[u64]| ids.iter().copied().map(StoreId).collect::<Vec<_>>();
+        let ask = |attempt, leader: Option<u64>| {
+            let leader = leader.map(StoreId);
+            whom_to_ask(attempt, StoreId(4), leader, ids(&[1, 2, 3]), ids(&[1, 2, 3, 4, 5]))
+        };
+        assert_eq!(ask(0, Some(2)), Some(StoreId(2)));
+        let later: Vec<_> = (1..=4).filter_map(|attempt| ask(attempt, Some(2))).collect();
+        assert_eq!(later, ids(&[2, 3, 5, 1]));
+        let leaderless: Vec<_> = (0..4).filter_map(|attempt| ask(attempt, None)).collect();
+        assert_eq!(leaderless, ids(&[1, 2, 3, 5]));
+        assert_eq!(whom_to_ask(0, StoreId(1), None, ids(&[1]), ids(&[1])), None);
     }
 }

@@ -95,7 +95,7 @@ fn crowds_make_room_for_others() {
     });
     scene.holds("half a preface");
     drop(half);
-    let headers = [b"GET / HTTP/1.1\r\n".to_vec(), b"X: y\r\n".repeat(9_000)].concat();
+    let headers = [b"GET / HTTP/1.1\r\n".to_vec(), b"X: y\r\n".repeat(2_500)].concat();
     let mut slow = many(|| {
         let mut connection = Connection::silent(&scene.http)?;
         connection.send(&headers);
