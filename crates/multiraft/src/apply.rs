@@ -144,21 +144,21 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
             Job::Stop => {}
             Job::Introduced { descriptor, id, by } => {
                 // What came before it may make this very range.
-                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                let _ = write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
                 shared.make_uninitialised(&descriptor, id, by);
             }
             Job::Destroy { replica, done } => {
-                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                let _ = write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
                 let _ = done.send(removal::destroy(shared, &replica));
             }
             Job::Install { replica, applied, snapshot, done } => {
                 // A snapshot replaces state: what came before it is written first.
-                write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
+                let _ = write(shared, std::mem::take(&mut batch), std::mem::take(&mut prepared));
                 let _ = done.send(snapshot::install(shared, &replica, applied, *snapshot));
             }
         }
     }
-    write(shared, batch, prepared);
+    let _ = write(shared, batch, prepared);
     for done in barriers {
         let _ = done.send(Ok(()));
     }
@@ -194,27 +194,37 @@ fn apply_entries(
         prepared.push(ready);
         if let Some(index) = asked {
             shared.verifier.expect(replica.range_id(), index);
-            write(shared, std::mem::take(batch), std::mem::take(prepared));
+            if let Err(error) = write(shared, std::mem::take(batch), std::mem::take(prepared)) {
+                done.map(|done| done.send(Err(error)));
+                return;
+            }
             shared.take_fingerprint(replica, index);
         }
     }
 }
 
-fn write(shared: &Arc<NodeShared>, batch: WriteBatch, prepared: Vec<Prepared>) {
+/// Writes a round and tells everybody of it; the error went to those who wait for the round already.
+fn write(
+    shared: &Arc<NodeShared>,
+    batch: WriteBatch,
+    prepared: Vec<Prepared>,
+) -> Result<(), RaftError> {
     if prepared.is_empty() {
-        return;
+        return Ok(());
     }
     shared.metrics.apply_rounds.inc();
     if let Err(error) = shared.engine.write(&batch) {
         tracing::error!(%error, "cannot apply: this node stops serving");
+        let failed = RaftError::Engine(error.to_string());
         for ready in prepared {
-            ready.done.map(|done| done.send(Err(RaftError::Engine(error.to_string()))));
+            ready.done.map(|done| done.send(Err(failed.clone())));
         }
-        return;
+        return Err(failed);
     }
     for ready in prepared {
         publish(shared, ready);
     }
+    Ok(())
 }
 
 /// Shows the world what was written: first state, then callers.

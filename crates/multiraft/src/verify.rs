@@ -27,8 +27,9 @@ use crate::snapshot::parts;
 const KEPT_MAX: usize = 1024;
 /// Fingerprints that a node works on at once: each holds an engine snapshot.
 const RUNNING_MAX: usize = 8;
-/// Rows after which a sum lets other work go on.
+/// Rows, and bytes, after which a sum lets other work go on.
 const ROWS_AT_ONCE: usize = 512;
+const BYTES_AT_ONCE: usize = 256 << 10;
 /// Pause between two looks at how far a replica has applied.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,11 +116,12 @@ async fn sums(
     for (cf, span) in parts(descriptor) {
         let mut sum = RowSum::default();
         let mut cursor = snapshot.cursor(cf, &span);
-        let (mut found, mut rows) = (cursor.seek_to_first()?, 0);
+        let (mut found, mut rows, mut bytes) = (cursor.seek_to_first()?, 0, 0);
         while found {
             sum.row(cursor.key(), cursor.value());
-            rows += 1;
-            if rows % ROWS_AT_ONCE == 0 {
+            (rows, bytes) = (rows + 1, bytes + cursor.key().len() + cursor.value().len());
+            if rows >= ROWS_AT_ONCE || bytes >= BYTES_AT_ONCE {
+                (rows, bytes) = (0, 0);
                 tokio::task::yield_now().await;
             }
             found = cursor.next()?;

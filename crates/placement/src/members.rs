@@ -14,8 +14,8 @@ pub const PLACEMENT_MEMBERS: &str = "placement-members";
 
 /// What is to be done to the members of the placement group, or why nothing. The group is no part of
 /// the view's ranges; its operators are. Whatever the replication factor of ranges is, the group has
-/// three members as soon as there are stores for them, and one as long as there are not: with two, either
-/// could stop it.
+/// three members as soon as there are stores for them. As long as there are not, it gets no second one,
+/// with which either could stop it; but what it has, copies of the directory, it keeps.
 pub fn placement_members(
     view: &ClusterView,
     group: &RangeView,
@@ -25,6 +25,14 @@ pub fn placement_members(
     let stay = view.stores.iter().filter(|store| !leaves(store.state)).count();
     let wanted = if stay < PLACEMENT_MEMBERS_MAX { 1 } else { PLACEMENT_MEMBERS_MAX as u64 };
     let factor = ReplicationFactor::new(wanted).unwrap_or_default();
+    let voters = group.descriptor.voters().count();
+    let state = |store: StoreId| view.stores.iter().find(|it| it.id == store).map(|it| it.state);
+    let all_stay =
+        group.descriptor.voters().all(|it| state(it.store).is_some_and(|it| !leaves(it)));
+    if wanted == 1 && voters > 1 && all_stay {
+        let why = format!("{voters} members, and too few stores for {PLACEMENT_MEMBERS_MAX}");
+        return Decision::nothing(group.descriptor.id, PLACEMENT_MEMBERS, Vec::new(), why);
+    }
     let policy = PlacementPolicy { replication_factor: factor, ..policy.clone() };
     repair::look(&Books::new(view, &policy), group, PLACEMENT_MEMBERS)
 }
@@ -110,9 +118,9 @@ mod tests {
         assert_eq!(change(&four, &group(&[1, 2, 3])), (Some(StoreId(4)), Some(StoreId(2))));
         let three = view(&[Up, Decommissioning, Up]);
         assert_eq!(change(&three, &group(&[1, 2, 3])), (None, Some(StoreId(2))));
-        assert_eq!(change(&three, &group(&[1, 3])).0, None);
-        assert!(change(&three, &group(&[1, 3])).1.is_some());
+        assert_eq!(change(&three, &group(&[1, 3])), (None, None));
         assert_eq!(change(&three, &group(&[1])), (None, None));
+        assert_eq!(change(&view(&[Up, Up]), &group(&[1, 2])), (None, None));
     }
 
     #[test]

@@ -130,15 +130,25 @@ impl SplitSampler {
 /// Bounds that cut near a row.
 fn bounds_near(sample: &Sample) -> Vec<Bytes> {
     match sample.form {
-        KeyForm::Encoded => vec![sample.stored.clone()],
+        KeyForm::Encoded => before_and_behind(&sample.stored),
         KeyForm::Versioned => key::split_versioned(&sample.stored)
-            .map(|(encoded, _)| sample.stored.slice_ref(encoded))
-            .into_iter()
-            .collect(),
+            .map(|(encoded, _)| before_and_behind(encoded))
+            .unwrap_or_default(),
         KeyForm::Plain => (1..=sample.stored.len().min(PLAIN_PREFIXES_MAX))
             .map(|length| Bytes::from(key::encode(&sample.stored[..length])))
             .collect(),
     }
+}
+
+/// The bound at a user's key, by its encoding, and the one right behind it: all versions of a key stay
+/// together, on either side.
+fn before_and_behind(encoded: &[u8]) -> Vec<Bytes> {
+    let mut bounds = vec![Bytes::copy_from_slice(encoded)];
+    if let Ok(mut user) = key::decode(encoded) {
+        user.push(0);
+        bounds.push(Bytes::from(key::encode(&user)));
+    }
+    bounds
 }
 
 #[cfg(test)]
@@ -213,6 +223,11 @@ mod tests {
         rows.extend(versions(["cold".to_owned()]));
         let bound = choose(&rows, &KeyRange::all()).unwrap();
         assert_eq!(bound, key::encode(b"hot"));
+        // The hot key comes first.
+        let mut rows: Vec<_> = (0..100).map(stored).collect();
+        rows.extend(versions(["later".to_owned(), "other".to_owned()]));
+        let bound = choose(&rows, &KeyRange::all()).unwrap();
+        assert_eq!(sides(&rows, &bound), (100, 2));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) const SPLIT_SIZE_BYTES: u64 = 96 << 20;
 const SMALL_RANGE_BYTES: u64 = 4 << 10;
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long a range is left alone after a split of it that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Rows, and bytes, after which a walk lets others go on.
 const WALK_ROWS: usize = 512;
 const WALK_BYTES: usize = 256 << 10;
@@ -74,6 +76,8 @@ pub(crate) struct Splitter {
     metrics: AutosplitMetrics,
     limit_bytes: AtomicU64,
     kept: Mutex<BTreeMap<RangeId, KeptWhole>>,
+    /// Ranges whose split has failed, until when they are left alone: runtime clock.
+    failed: Mutex<BTreeMap<RangeId, Duration>>,
     /// Ranges of which the next heartbeat has to say that they are kept whole, or not any more.
     news: Mutex<BTreeSet<RangeId>>,
 }
@@ -88,8 +92,18 @@ impl Splitter {
         metrics: AutosplitMetrics,
     ) -> Arc<Self> {
         let limit_bytes = AtomicU64::new(SPLIT_SIZE_BYTES);
-        let (kept, news) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { multi, ranges, engine, sizes, runtime, metrics, limit_bytes, kept, news })
+        Arc::new(Self {
+            multi,
+            ranges,
+            engine,
+            sizes,
+            runtime,
+            metrics,
+            limit_bytes,
+            kept: Mutex::default(),
+            failed: Mutex::default(),
+            news: Mutex::default(),
+        })
     }
 
     /// Placement has said from which size on ranges are split; 0 says nothing.
@@ -139,7 +153,8 @@ impl Splitter {
 
     /// Splits, one after the other, what is too large, and what comes of it, until nothing is.
     async fn look(&self) {
-        let replicas = self.multi.replicas();
+        let (replicas, now) = (self.multi.replicas(), self.runtime.now());
+        self.failed.lock().retain(|_, until| *until > now);
         self.kept.lock().retain(|range, _| {
             self.multi.replica(*range).is_some_and(|replica| replica.leader().is_self)
         });
@@ -151,6 +166,8 @@ impl Splitter {
         while let Some(range) = large.pop() {
             if let Some(replica) = self.multi.replica(range)
                 && replica.leader().is_self
+                && !replica.descriptor().is_joint()
+                && !self.failed.lock().contains_key(&range)
                 && self.is_due(&replica)
             {
                 large.extend(self.split(&replica).await);
@@ -195,6 +212,7 @@ impl Splitter {
                 // Leadership may have moved, or members change: the next look finds out.
                 tracing::info!(%range, %error, "a range that is too large stays whole for now");
                 self.metrics.failed.inc();
+                self.failed.lock().insert(range, self.runtime.now() + AFTER_FAILURE);
                 Vec::new()
             }
         }

@@ -251,7 +251,7 @@ impl Reporter {
 
     fn doubtful(&self, all: &[Arc<Replica>]) -> Vec<DoubtfulReplica> {
         let (mut lost, mut quiet) = (BTreeSet::new(), BTreeSet::new());
-        for replica in all.iter().filter(|replica| replica.range_id() != RangeId::PLACEMENT) {
+        for replica in all {
             let without_data = replica.state() == ReplicaState::Uninitialised;
             if without_data || !replica.has_live_leader() {
                 lost.insert(replica.range_id());

@@ -68,8 +68,8 @@ pub(crate) struct VerifierParts {
 /// Compares replicas of ranges that this store leads.
 pub(crate) struct Verifier {
     parts: VerifierParts,
-    /// Applied index of ranges when they were last compared by themselves.
-    compared: Mutex<BTreeMap<RangeId, u64>>,
+    /// Number of the look at which ranges were last compared by themselves, and the entry.
+    compared: Mutex<BTreeMap<RangeId, (u64, u64)>>,
 }
 
 impl Verifier {
@@ -142,13 +142,13 @@ impl Verifier {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let period = if at_work(Quirk::EagerVerify) { EAGER_PERIOD } else { PERIOD };
         let check = async {
-            loop {
+            for look in 1.. {
                 self.parts.runtime.sleep(period).await;
                 if let Some(replica) = self.next() {
                     let (range, index) = (replica.range_id(), replica.applied_index());
                     match self.compare(range).await {
                         // The comparison has added an entry itself.
-                        Ok(done) => drop(self.compared.lock().insert(range, done.index)),
+                        Ok(done) => drop(self.compared.lock().insert(range, (look, done.index))),
                         Err(error) => {
                             tracing::debug!(%range, index, %error, "replicas were not compared");
                         }
@@ -167,18 +167,15 @@ impl Verifier {
         let replicas = self.parts.multi.replicas();
         let mut compared = self.compared.lock();
         compared.retain(|range, _| self.parts.multi.replica(*range).is_some());
-        let news = |replica: &Replica| {
-            let before = compared.get(&replica.range_id()).copied().unwrap_or_default();
-            replica.applied_index().saturating_sub(before)
-        };
+        let before =
+            |replica: &Replica| compared.get(&replica.range_id()).copied().unwrap_or_default();
         replicas
             .iter()
             .filter(|replica| replica.range_id() != RangeId::PLACEMENT)
             .filter(|replica| replica.leader().is_self)
-            .map(|replica| (news(replica), replica))
-            .filter(|(news, _)| *news > 0)
-            .max_by_key(|(news, _)| *news)
-            .map(|(_, replica)| replica.clone())
+            .filter(|replica| replica.applied_index() > before(replica).1)
+            .min_by_key(|replica| before(replica).0)
+            .cloned()
     }
 }
 

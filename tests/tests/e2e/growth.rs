@@ -26,7 +26,7 @@ fn a_range_that_grows_is_split_while_it_is_written_to() {
     cluster.run(&["config", "set", "split_size", "1MiB"]).ok();
     let before = ids(&cluster).len();
     let args = ["workload", "kv", "--ranges", "1", "--read-percent", "10", "--workers", "16"];
-    let load = ["--value-size", "4KiB", "--duration", "8s", "--output", "json"];
+    let load = ["--keys", "4000", "--value-size", "4KiB", "--duration", "8s", "--output", "json"];
     let report = cluster.spawn(&[&args[..], &load].concat()).wait(LIMIT).json();
     eprintln!("{report}");
     assert_eq!(report["errors"], 0, "{report}");

@@ -348,7 +348,10 @@ impl Place {
 /// is one.
 fn gone(lead: &Lead, doubtful: &[admin::DoubtfulReplica]) -> Vec<bytes::Bytes> {
     let now = |it: &admin::DoubtfulReplica| {
-        let now = &lead.directory.map().get_by_id(RangeId(it.range))?.descriptor;
+        let now = match (RangeId(it.range), &lead.group) {
+            (RangeId::PLACEMENT, group) => &group.as_ref()?.descriptor,
+            (range, _) => &lead.directory.map().get_by_id(range)?.descriptor,
+        };
         let gone = now.epoch.conf_ver > it.conf_ver && now.replica(ReplicaId(it.replica)).is_none();
         gone.then(|| now.encode())
     };
