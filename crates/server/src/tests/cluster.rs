@@ -98,7 +98,7 @@ fn a_split_takes_ids_from_placement_and_happens_everywhere() {
         node.wait_ready();
     }
     let group = RaftError::RangeNotFound { range: RangeId::PLACEMENT, store: member.store() };
-    let refused = member.ranges.transfer_leader(RangeId::PLACEMENT, StoreId(2));
+    let refused = member.ranges.split_at_epoch(RangeId::PLACEMENT, old, bound);
     let refused = cluster.nodes[leader].wait(refused).unwrap_err();
     assert_eq!(refused.to_string(), group.to_string());
     cluster.shutdown();
