@@ -53,7 +53,9 @@ fn check_status(cluster: &Cluster, id: &Value) {
         if all { Ok(status) } else { Err(status.to_string()) }
     });
     let fields = ["cluster_id", "nodes_up", "nodes_down", "ranges", "under_replicated"];
-    has_fields(&status, &[&fields[..], &["leaderless", "operators", "tso_physical_ms"]].concat());
+    let others =
+        ["leaderless", "operators", "tso_physical_ms", "placement_stores", "placement_leader"];
+    has_fields(&status, &[&fields[..], &others].concat());
     assert_eq!(status["cluster_id"], *id);
     assert_eq!(status["nodes_down"], 0);
     assert_eq!(status["ranges"], RANGES + 1);
