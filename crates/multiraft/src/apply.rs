@@ -27,7 +27,7 @@ use crate::position::Position;
 use crate::records::{AppliedRecord, Payload, ReplicaRecord};
 use crate::removal;
 use crate::replica::Replica;
-use crate::seed::{Seed, put_record};
+use crate::seed::{Beginning, Seed, put_record};
 use crate::snapshot::{self, RangeSnapshot};
 
 /// One committed entry.
@@ -243,9 +243,16 @@ fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
     }
     for child in children {
         let Child { seed, applied, leads_in } = child;
-        let lead = leads_in.is_some_and(|term| replica.leader().term == term);
-        let incarnation = replica.leader_incarnation(seed.term);
-        shared.add_replica(&seed, applied, lead, incarnation);
+        let leads = leads_in.is_some_and(|term| replica.leader().term == term);
+        let follows = (seed.leader != seed.record.id)
+            .then(|| replica.leader_incarnation(seed.term))
+            .flatten();
+        let begin = match (leads, follows) {
+            (true, _) => Beginning::Lead,
+            (false, Some(life)) => Beginning::Follow(Some(life)),
+            (false, None) => Beginning::Wait,
+        };
+        shared.add_replica(&seed, applied, begin);
     }
     for (number, fates) in fates {
         replica.fates.decide(number, fates);

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cribwork_transport::{Class, Message};
-use cribwork_types::quirk::{Quirk, strikes};
+use cribwork_types::quirk::{Quirk, at_work, strikes};
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeId, ReplicaId, StoreId};
 
@@ -61,6 +61,7 @@ pub(crate) async fn run(shared: Arc<NodeShared>) {
         let quiet = before == peers
             && peers.iter().all(|(_, life)| life.is_some())
             && !shared.within_first_lease();
+        ask_for_leaders(&shared, &before, &peers);
         let changed = shared.leaders_changed.swap(false, Ordering::AcqRel);
         if !quiet || changed || due.is_some() || sweeps % QUIET_SWEEPS == 0 {
             due = campaigns(&shared, &shared.replicas());
@@ -92,6 +93,19 @@ fn ping_peers(shared: &NodeShared) {
     }
 }
 
+/// A peer that was dead, or lives a new life, or was never heard of, may lead what this node holds.
+fn ask_for_leaders(
+    shared: &NodeShared,
+    before: &[(StoreId, Option<u64>)],
+    peers: &[(StoreId, Option<u64>)],
+) {
+    for (store, life) in peers {
+        if life.is_some() && !before.contains(&(*store, *life)) {
+            shared.ask_who_leads(*store);
+        }
+    }
+}
+
 /// The peers, and which life each is in; none for one that is dead.
 fn lives(shared: &NodeShared) -> Vec<(StoreId, Option<u64>)> {
     let life = |store| (store, shared.liveness.incarnation(store));
@@ -114,7 +128,8 @@ fn sweep(shared: &Arc<NodeShared>, number: u64) {
         if renew {
             renew_lease(replica);
         }
-        let turn = replica.range_id().get() % IDLE_LOOKS == number / SLOW_SWEEPS % IDLE_LOOKS;
+        let turn = replica.range_id().get() % IDLE_LOOKS == number / SLOW_SWEEPS % IDLE_LOOKS
+            || at_work(Quirk::EagerCold);
         if slow && (turn || replica.has_news()) {
             maintain(replica);
         }
@@ -134,7 +149,10 @@ fn campaigns(shared: &Arc<NodeShared>, replicas: &[Arc<Replica>]) -> Option<Dura
     // Ranges with waiting requests first, then recently used ones, then the rest.
     candidates.sort_by_key(|(urgency, range, _)| (*urgency, *range));
     let now = shared.runtime.now();
-    let at_once = candidates.len().min(shared.options.campaigns_per_sweep);
+    // Elections that are not over yet leave less room for more: begun all at once, none would end in time.
+    let under_way = shared.establishing.load(Ordering::Relaxed);
+    let room = shared.options.campaigns_per_sweep.saturating_sub(under_way).max(1);
+    let at_once = candidates.len().min(room);
     let left = candidates.split_off(at_once);
     candidates.into_iter().for_each(|(_, _, replica)| campaign(replica));
     match left.is_empty() {
@@ -204,7 +222,8 @@ fn is_leaderless(replica: &Arc<Replica>) -> bool {
 /// out: an entry that it has not applied may have promoted it.
 fn votes(replica: &Arc<Replica>) -> bool {
     let is_member = || replica.descriptor().replica(replica.replica_id()).is_some();
-    replica.is_initialised() && replica.live().map_or_else(is_member, |live| live.raft.votes())
+    let cold = || is_member() && !has(Bug::ColdSleepsOn);
+    replica.is_initialised() && replica.live().map_or_else(cold, |live| live.raft.votes())
 }
 
 /// This replica's place among the live voters that may succeed the leader, rotated by range.
@@ -265,6 +284,7 @@ fn maintain(replica: &Arc<Replica>) {
         return;
     }
     replica.finish_joint();
+    replica.rest(&live);
     let (purged, _) = live.log.bounds();
     let applied = replica.applied_index();
     let held = applied.saturating_sub(purged.map_or(0, |purged| purged.index));

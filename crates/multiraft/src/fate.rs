@@ -57,6 +57,11 @@ impl FateTable {
         self.waiting.lock().insert(number, Waiting { term, callers });
     }
 
+    /// True if the fate of every proposal is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
     /// The entry of proposal `number` was applied with these fates, in the order of its commands.
     pub(crate) fn decide(&self, number: u64, fates: Vec<Fate>) {
         let Some(waiting) = self.waiting.lock().remove(&number) else {

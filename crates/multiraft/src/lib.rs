@@ -21,6 +21,7 @@
 mod acks;
 mod apply;
 mod calls;
+mod cold;
 mod command;
 mod compare;
 mod driver;
@@ -32,6 +33,7 @@ mod fingerprint;
 mod fuzz;
 mod inbound;
 mod keys;
+mod leads;
 mod liveness;
 mod log;
 mod log_view;
@@ -53,6 +55,7 @@ mod snapshot;
 mod split;
 mod verify;
 
+pub use cold::COLD_AFTER;
 pub use compare::{Comparison, Outcome, RangeComparison, ReplicaComparison, StoreView, compare};
 pub use error::RaftError;
 pub use fate::Applied;

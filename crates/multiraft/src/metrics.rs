@@ -26,6 +26,7 @@ pub struct MultiRaftMetrics {
     pub(crate) snapshots_refused: Counter,
     pub(crate) membership_changes: Counter,
     pub(crate) destroyed: Counter,
+    pub(crate) gone_cold: Counter,
     pub(crate) live_replicas: Gauge,
 }
 
@@ -63,6 +64,7 @@ impl MultiRaftMetrics {
                 "Changes of members that were asked for and made",
                 &m.membership_changes,
             ),
+            ("gone_cold", "Idle replicas that closed their Raft instance", &m.gone_cold),
             ("destroyed", "Replicas removed from this store", &m.destroyed),
         ];
         for (name, help, counter) in counters {

@@ -1,6 +1,6 @@
 //! A node's replicas: the registry, start-up, creation, shutdown.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::apply::{self, Job};
 use crate::calls::Calls;
+use crate::cold::ColdPolicy;
 use crate::driver;
 use crate::error::RaftError;
 use crate::inbound::Inbound;
@@ -30,7 +31,7 @@ use crate::raft::{InstanceFactory, OpenraftFactory};
 use crate::records::{AppliedRecord, ReplicaRecord, decode_vote};
 use crate::removal;
 use crate::replica::Replica;
-use crate::seed::Seed;
+use crate::seed::{Beginning, Seed};
 use crate::snapshot::Incoming;
 use crate::verify::Verifier;
 
@@ -76,6 +77,7 @@ pub(crate) struct NodeShared {
     pub(crate) leaders_changed: AtomicBool,
     /// Runtime clock, milliseconds: the last read of any range.
     pub(crate) last_read_ms: AtomicU64,
+    pub(crate) cold: ColdPolicy,
     pub(crate) calls: Calls,
     pub(crate) incoming: Incoming,
     pub(crate) verifier: Verifier,
@@ -93,6 +95,8 @@ pub(crate) struct NodeShared {
     apply_jobs: mpsc::Sender<Job>,
     next_number: AtomicU64,
     started_at: Duration,
+    /// Replicas that were elected and do not serve yet.
+    pub(crate) establishing: AtomicUsize,
     /// Ranges are being created: one that is not known yet is about to be.
     creating: AtomicBool,
     stopping: AtomicBool,
@@ -212,29 +216,27 @@ impl NodeShared {
         }
     }
 
-    /// Registers a replica whose seeds are written, and starts it if it is to lead.
-    /// `incarnation` is the life of the first leader's store, if it is known to lead in that.
+    /// Registers a replica whose seeds are written, and lets it begin.
     pub(crate) fn add_replica(
         self: &Arc<Self>,
         seed: &Seed,
         applied: AppliedRecord,
-        lead: bool,
-        incarnation: Option<u64>,
+        begin: Beginning,
     ) {
         let replica = self.register(seed.record.clone(), applied);
         if !seed.keep_vote {
             replica.recall_leader(seed.vote());
-            if incarnation.is_some() && seed.leader != replica.replica_id() {
-                replica.expect_leader(incarnation);
-            }
         }
         self.observer.range_changed(replica.descriptor());
-        if lead {
-            self.runtime.spawn(Box::pin(async move {
+        match begin {
+            Beginning::Lead => self.runtime.spawn(Box::pin(async move {
                 if let Err(error) = replica.build(true).await {
                     tracing::warn!(range = %replica.range_id(), %error, "cannot start as leader");
                 }
-            }));
+            })),
+            Beginning::LeadCold => replica.lead_from_cold(seed.term),
+            Beginning::Follow(incarnation) if !seed.keep_vote => replica.expect_leader(incarnation),
+            Beginning::Follow(_) | Beginning::Wait => {}
         }
     }
 
@@ -360,6 +362,7 @@ impl MultiRaft {
             observer: parts.observer,
             metrics: parts.metrics,
             factory,
+            cold: ColdPolicy::default(),
             calls: Calls::default(),
             incoming: Incoming::default(),
             verifier: Verifier::default(),
@@ -372,6 +375,7 @@ impl MultiRaft {
             sender: OnceLock::new(),
             apply_jobs,
             next_number: AtomicU64::new(1),
+            establishing: AtomicUsize::new(0),
             creating: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
@@ -398,8 +402,8 @@ impl MultiRaft {
         Arc::new(Inbound { shared: self.shared.clone() })
     }
 
-    /// Creates this store's replica of a new range whose first leader is `leader`, and starts it.
-    /// Idempotent: a range that is here already is left alone.
+    /// Creates this store's replica of a new range whose first leader is `leader`. It begins cold, the
+    /// leader too. Idempotent: a range that is here already is left alone.
     ///
     /// # Errors
     /// [`RaftError::Refused`] if this store is not among the members.
@@ -450,14 +454,19 @@ impl MultiRaft {
                 keep_vote: false,
             };
             let applied = seed.write(&mut batch);
-            made.push((seed, applied, mine.id == leader.id));
+            let begin = match mine.id == leader.id {
+                true if range == RangeId::PLACEMENT => Beginning::Lead,
+                true => Beginning::LeadCold,
+                false => Beginning::Follow(None),
+            };
+            made.push((seed, applied, begin));
         }
         if made.is_empty() {
             return Ok(());
         }
         self.shared.writer.write_durable(batch).await?;
-        for (seed, applied, lead) in made {
-            self.shared.add_replica(&seed, applied, lead, None);
+        for (seed, applied, begin) in made {
+            self.shared.add_replica(&seed, applied, begin);
         }
         Ok(())
     }

@@ -23,6 +23,10 @@ use crate::raft::WriteError;
 use crate::read::WriteToken;
 use crate::replica::{LiveInstance, Replica};
 
+/// An election is under way until its winner serves, but no longer than this: one without a majority must
+/// not keep others from beginning.
+const ESTABLISHING_MAX: Duration = Duration::from_millis(500);
+
 /// Most entries that [`Quirk::EmptyEntries`] appends at once.
 const EMPTY_ENTRIES_MAX: u64 = 20;
 
@@ -46,6 +50,12 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
+    /// True if no command waits, and no round runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.commands.is_empty() && !queue.running
+    }
+
     /// Commands for one entry: all of one term, up to a size.
     fn next_round(&self) -> Option<(u64, Vec<Queued>)> {
         let mut queue = self.queue.lock();
@@ -208,6 +218,17 @@ impl Replica {
     /// Proposes this leader's barrier, again until it is applied or leadership is gone, and serves
     /// from then on.
     pub(crate) async fn establish(self: &Arc<Self>, term: u64) {
+        let shared = self.shared().clone();
+        shared.establishing.fetch_add(1, Ordering::Relaxed);
+        let mut work = std::pin::pin!(self.establish_at_last(term));
+        let soon = shared.runtime.timeout(ESTABLISHING_MAX, &mut work).await;
+        shared.establishing.fetch_sub(1, Ordering::Relaxed);
+        if soon.is_err() {
+            work.await;
+        }
+    }
+
+    async fn establish_at_last(self: &Arc<Self>, term: u64) {
         if has(Bug::SkipBarrier) {
             return self.serve(term);
         }

@@ -204,11 +204,12 @@ impl Replica {
                 return Ok(view.term);
             }
             let elsewhere = view.leader.is_some_and(|leader| leader.id != self.replica_id());
-            if elsewhere {
+            if elsewhere && self.has_live_leader() {
                 return Err(self.not_leader());
             }
             // Nobody knows yet who leads next, the target of a transfer included: sent there, a client
-            // would be sent back, and use up its attempts within a moment.
+            // would be sent back, and use up its attempts within a moment. Where somebody waits, the
+            // election comes first.
             self.last_wait_ms.store(self.now_ms().max(1), Ordering::Relaxed);
             if self.live().is_none() {
                 self.wake();

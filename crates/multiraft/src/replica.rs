@@ -108,10 +108,10 @@ pub struct Replica {
     applied_index: AtomicU64,
     pub(crate) fates: FateTable,
     pub(crate) batcher: Batcher,
-    instance: ArcSwapOption<LiveInstance>,
-    building: tokio::sync::Mutex<()>,
-    /// Messages that came while the instance was being built; `None` if none is.
-    waking: Mutex<Option<VecDeque<(StoreId, Message)>>>,
+    pub(crate) instance: ArcSwapOption<LiveInstance>,
+    pub(crate) building: tokio::sync::Mutex<()>,
+    /// Messages that came while the instance was being built or closed; `None` if it is neither.
+    pub(crate) waking: Mutex<Option<VecDeque<(StoreId, Message)>>>,
     pub(crate) seen: Mutex<LeaderSeen>,
     /// Who acknowledged this leader lately.
     pub(crate) acks: Acks,
@@ -135,6 +135,11 @@ pub struct Replica {
     pub(crate) last_read_ms: AtomicU64,
     pub(crate) last_write_ms: AtomicU64,
     pub(crate) last_wait_ms: AtomicU64,
+    /// Runtime clock, milliseconds: last message of another member, and when the instance was built.
+    pub(crate) last_message_ms: AtomicU64,
+    pub(crate) live_since_ms: AtomicU64,
+    /// This replica went cold as a leader, and leads on in its term when it is built next.
+    pub(crate) resumes: AtomicBool,
     /// Bytes of the commands applied since the process started.
     pub(crate) written: AtomicU64,
     /// Applied index when the driver last looked at the log.
@@ -174,6 +179,9 @@ impl Replica {
             last_read_ms: AtomicU64::new(0),
             last_write_ms: AtomicU64::new(0),
             last_wait_ms: AtomicU64::new(0),
+            last_message_ms: AtomicU64::new(0),
+            live_since_ms: AtomicU64::new(0),
+            resumes: AtomicBool::new(false),
             written: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             campaigning: Mutex::new(Campaigning::default()),
@@ -291,7 +299,8 @@ impl Replica {
     }
 
     /// Builds the instance unless there is one. `restore` lets a leader resume its term: only for
-    /// the first start of a replica whose seeds this process has just written.
+    /// the first start of a replica whose seeds this process has just written. A leader that went cold
+    /// in this process resumes in any case.
     pub(crate) async fn build(
         self: &Arc<Self>,
         restore: bool,
@@ -314,7 +323,10 @@ impl Replica {
             self.shared.options.tail_cache_bytes_max,
         )
         .map_err(|error| RaftError::Engine(error.to_string()))?;
+        let restore = restore || self.resumes.load(Ordering::Acquire);
         let raft = self.shared.factory.build(self.clone(), log.clone(), restore).await?;
+        self.resumes.store(false, Ordering::Release);
+        self.live_since_ms.store(self.now_ms(), Ordering::Relaxed);
         let live = Arc::new(LiveInstance { raft, log });
         self.instance.store(Some(live.clone()));
         self.shared.metrics.live_replicas.inc();
@@ -327,6 +339,7 @@ impl Replica {
     pub(crate) fn deliver(self: &Arc<Self>, from: StoreId, message: Message) {
         {
             let mut waking = self.waking.lock();
+            self.last_message_ms.store(self.now_ms(), Ordering::Relaxed);
             if let Some(waiting) = waking.as_mut() {
                 if waiting.len() < WAKING_MESSAGES_MAX {
                     waiting.push_back((from, message));
@@ -356,7 +369,8 @@ impl Replica {
         }
     }
 
-    fn build_and_deliver(self: &Arc<Self>) {
+    /// Builds the instance in the background, and hands it the messages that wait.
+    pub(crate) fn build_and_deliver(self: &Arc<Self>) {
         let replica = self.clone();
         self.shared.runtime.spawn(Box::pin(async move {
             let built = replica.instance().await;
@@ -396,16 +410,23 @@ impl Replica {
         self.serving_term.store(0, Ordering::Release);
         if has(Bug::GenerationsOverlap) {
             std::mem::forget(live);
+            self.shared.metrics.live_replicas.dec();
         } else {
-            live.raft.shutdown().await;
-            live.log.close();
-            self.shared.writer.barrier().await?;
-            self.shared.apply_barrier().await?;
+            self.finish_instance(&live).await?;
         }
         self.instance.store(None);
         self.forget_own_leadership();
-        self.shared.metrics.live_replicas.dec();
         self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Stops an instance, and lets the log writer and the apply task finish what they have of it.
+    pub(crate) async fn finish_instance(&self, live: &LiveInstance) -> Result<(), RaftError> {
+        live.raft.shutdown().await;
+        live.log.close();
+        self.shared.writer.barrier().await?;
+        self.shared.apply_barrier().await?;
+        self.shared.metrics.live_replicas.dec();
         Ok(())
     }
 
@@ -626,8 +647,9 @@ impl Replica {
     }
 
     /// A leader whose instance is closed does not lead any more: it has to be elected again.
-    fn forget_own_leadership(&self) {
+    pub(crate) fn forget_own_leadership(&self) {
         let mut seen = self.seen.lock();
+        self.serving_term.store(0, Ordering::SeqCst);
         if seen.leader == Some(self.id) {
             seen.leader = None;
             self.shared.leaders_changed.store(true, Ordering::Release);

@@ -22,6 +22,19 @@ pub(crate) struct Seed {
     pub(crate) keep_vote: bool,
 }
 
+/// How a replica begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beginning {
+    /// As the leader.
+    Lead,
+    /// As the leader, without an instance until there is something to do.
+    LeadCold,
+    /// It follows the leader, which leads in this life of its store, or in the first that is heard of.
+    Follow(Option<u64>),
+    /// Until it hears of a leader.
+    Wait,
+}
+
 impl Seed {
     /// The vote that every member begins with: the first leader's, committed.
     pub(crate) fn vote(&self) -> VoteRecord {

@@ -76,6 +76,8 @@ quirks! {
     SmallRanges = "small-ranges", 1 in 1,
     /// Replicas are compared all the time.
     EagerVerify = "eager-verify", 1 in 1,
+    /// Replicas go cold as soon as they may.
+    EagerCold = "eager-cold", 1 in 1,
 }
 
 /// Longest time that something stands still, milliseconds: two leases.

@@ -169,6 +169,10 @@ bugs! {
     RepeatUnknown = "repeat-unknown",
     /// The client does not wait for the primary, which decides, before it commits the other keys.
     CommitSecondariesFirst = "commit-secondaries-first",
+    /// A leader goes cold with work under way, and resumes in its term.
+    ColdMidWork = "cold-mid-work",
+    /// A cold replica sleeps on when its leader dies.
+    ColdSleepsOn = "cold-sleeps-on",
 }
 
 #[cfg(feature = "seeded-bugs")]

@@ -165,6 +165,11 @@ pub(crate) mod kind {
     /// The sender's store was rid of the replica that the receiver, its leader, has among its members.
     pub(crate) const BURIED: u8 = 24;
 
+    /// Between nodes: which of these ranges does the receiver lead?
+    pub(crate) const WHO_LEADS: u8 = 26;
+    /// The answer: of some ranges, that the sender's replica leads them, and in which term.
+    pub(crate) const LEADS: u8 = 28;
+
     /// True for kinds that answer a call.
     pub(crate) fn is_answer(kind: u8) -> bool {
         kind % 2 == 1

@@ -1,0 +1,232 @@
+//! Who leads what, asked in bulk.
+//!
+//! A node that starts does not know who leads the ranges that it holds, and idle leaders send nothing.
+//! Campaigning would find out, one range after the other, and wake every replica of all of them. So it asks
+//! each peer that comes to life, in a few messages, for all ranges without a known leader.
+//!
+//! What a peer answers is a hint, not a vote: it spares a campaign. A leader that is deposed afterwards is
+//! succeeded by somebody who knows; a leader that dies is noticed by the life of its store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cribwork_transport::{Class, Message};
+use cribwork_types::codec::Reader;
+use cribwork_types::{CodecError, RangeId, ReplicaId, StoreId};
+
+use crate::node::NodeShared;
+use crate::raft::kind;
+use crate::replica::{LeaderSeen, Replica};
+
+const VERSION: u8 = 1;
+
+/// Ranges in one message.
+const RANGES_MAX: usize = 4096;
+
+/// A replica leads its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Claim {
+    range: RangeId,
+    leader: ReplicaId,
+    term: u64,
+}
+
+/// A replica does not know its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lost {
+    range: RangeId,
+    replica: ReplicaId,
+    applied: u64,
+}
+
+/// `version u8, lost: (range u64, replica u64, applied index u64)*`.
+fn encode_question(lost: &[Lost]) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + 24 * lost.len());
+    out.put_u8(VERSION);
+    for Lost { range, replica, applied } in lost {
+        out.put_u64(range.get());
+        out.put_u64(replica.get());
+        out.put_u64(*applied);
+    }
+    out.freeze()
+}
+
+fn decode_question(payload: Bytes) -> Result<Vec<Lost>, CodecError> {
+    let mut lost = Vec::new();
+    let mut reader = Reader::new("question", payload);
+    reader.version(VERSION)?;
+    while reader.remaining() > 0 && lost.len() < RANGES_MAX {
+        let (range, replica, applied) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        lost.push(Lost { range: RangeId(range), replica: ReplicaId(replica), applied });
+    }
+    reader.finish()?;
+    Ok(lost)
+}
+
+/// `version u8, claims: (range u64, leader u64, term u64)*`.
+fn encode_claims(claims: &[Claim]) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + 24 * claims.len());
+    out.put_u8(VERSION);
+    for Claim { range, leader, term } in claims {
+        out.put_u64(range.get());
+        out.put_u64(leader.get());
+        out.put_u64(*term);
+    }
+    out.freeze()
+}
+
+fn decode_claims(payload: Bytes) -> Result<Vec<Claim>, CodecError> {
+    let mut claims = Vec::new();
+    let mut reader = Reader::new("claims", payload);
+    reader.version(VERSION)?;
+    while reader.remaining() > 0 && claims.len() < RANGES_MAX {
+        let (range, leader, term) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        claims.push(Claim { range: RangeId(range), leader: ReplicaId(leader), term });
+    }
+    reader.finish()?;
+    Ok(claims)
+}
+
+impl NodeShared {
+    /// Asks `store` for the ranges that it may lead and that have no leader as far as is known here.
+    pub(crate) fn ask_who_leads(&self, store: StoreId) {
+        let lost: Vec<Lost> = self
+            .replicas()
+            .iter()
+            .filter(|it| !it.has_live_leader() && it.descriptor().replica_on(store).is_some())
+            .map(|it| Lost {
+                range: it.range_id(),
+                replica: it.replica_id(),
+                applied: it.applied_index(),
+            })
+            .collect();
+        for lost in lost.chunks(RANGES_MAX) {
+            self.send_leads(store, kind::WHO_LEADS, encode_question(lost));
+        }
+    }
+
+    /// Answers what a peer asks for.
+    pub(crate) fn say_what_leads(&self, from: StoreId, question: Message) {
+        let Ok(lost) = decode_question(question.payload) else {
+            self.metrics.malformed_messages.inc();
+            return;
+        };
+        let claims: Vec<Claim> = lost
+            .into_iter()
+            .filter_map(|lost| self.replica(lost.range)?.claim_to(from, lost))
+            .collect();
+        if !claims.is_empty() {
+            self.send_leads(from, kind::LEADS, encode_claims(&claims));
+        }
+    }
+
+    /// A peer says what it leads.
+    pub(crate) fn told_of_leaders(&self, from: StoreId, answer: Message) {
+        let Ok(claims) = decode_claims(answer.payload) else {
+            self.metrics.malformed_messages.inc();
+            return;
+        };
+        for claim in claims {
+            if let Some(replica) = self.replica(claim.range) {
+                replica.told_of_leader(from, claim);
+            }
+        }
+    }
+
+    fn send_leads(&self, to: StoreId, kind: u8, payload: Bytes) {
+        let (range, nobody) = (RangeId::PLACEMENT, ReplicaId(0));
+        let message = Message { range, from: nobody, to: nobody, kind, call: 0, payload };
+        self.send(to, Class::Control, message);
+    }
+}
+
+impl Replica {
+    /// What to tell a member on `store` that does not know its leader, if it is this replica. Whoever is
+    /// no member any more hears that instead; one that is behind hears from Raft as well.
+    fn claim_to(self: &Arc<Self>, store: StoreId, lost: Lost) -> Option<Claim> {
+        if self.descriptor().replica(lost.replica).is_none() {
+            self.answer_stranger(store, lost.replica);
+            return None;
+        }
+        let seen = *self.seen.lock();
+        if seen.leader != Some(self.replica_id()) {
+            return None;
+        }
+        if lost.applied < self.applied_index() {
+            let replica = self.clone();
+            self.shared().runtime.spawn(Box::pin(async move {
+                if let Ok(live) = replica.instance().await {
+                    live.raft.heartbeat().await;
+                }
+            }));
+        }
+        Some(Claim { range: lost.range, leader: self.replica_id(), term: seen.term })
+    }
+
+    /// A store says that its replica leads. No promise goes with it.
+    fn told_of_leader(self: &Arc<Self>, store: StoreId, claim: Claim) {
+        let Some(life) = self.shared().liveness.incarnation(store) else { return };
+        let is_member = self.descriptor().replica(claim.leader).is_some_and(|it| it.store == store);
+        if !is_member || self.has_live_leader() {
+            return;
+        }
+        {
+            let mut seen = self.seen.lock();
+            if claim.term < seen.term {
+                return;
+            }
+            *seen = LeaderSeen {
+                leader: Some(claim.leader),
+                term: claim.term,
+                heard: true,
+                store: Some(store),
+                incarnation: Some(life),
+                heard_ms: seen.heard_ms,
+            };
+            self.serving_term.store(0, Ordering::SeqCst);
+        }
+        self.changed.notify_waiters();
+        let leader = self.leader().leader;
+        self.shared().observer.leader_changed(self.range_id(), leader, claim.term, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cribwork_fuzz::{Shape, target};
+
+    use super::*;
+
+    #[test]
+    fn leads_messages() {
+        let lost = Lost { range: RangeId(1), replica: ReplicaId(9), applied: 5 };
+        let claim = Claim { range: RangeId(7), leader: ReplicaId(71), term: 3 };
+        let seeds = [encode_question(&[lost, lost]), encode_claims(&[claim, claim])];
+        target("leads_messages").seeds(seeds).run(|bytes| {
+            let question = decode_question(Bytes::copy_from_slice(bytes));
+            let claims = decode_claims(Bytes::copy_from_slice(bytes));
+            if let Ok(lost) = &question {
+                assert_eq!(encode_question(lost), bytes);
+            }
+            if let Ok(claims) = &claims {
+                assert_eq!(encode_claims(claims), bytes);
+            }
+            let lengths = (question.map(|it| it.len().min(3)), claims.map(|it| it.len().min(3)));
+            Shape::of(&(lengths.0.ok(), lengths.1.ok()))
+        });
+    }
+
+    #[test]
+    fn questions_and_claims_survive_the_wire() {
+        let lost = Lost { range: RangeId(u64::MAX), replica: ReplicaId(9), applied: 5 };
+        assert_eq!(decode_question(encode_question(&[lost; 3])), Ok(vec![lost; 3]));
+        let claim = Claim { range: RangeId(7), leader: ReplicaId(71), term: 3 };
+        assert_eq!(decode_claims(encode_claims(&[claim, claim])), Ok(vec![claim; 2]));
+        for damaged in [&b""[..], &[2], &[VERSION, 1, 2]] {
+            let damaged = Bytes::copy_from_slice(damaged);
+            assert!(decode_question(damaged.clone()).is_err());
+            assert!(decode_claims(damaged).is_err());
+        }
+    }
+}
