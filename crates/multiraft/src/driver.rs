@@ -16,7 +16,7 @@ use std::time::Duration;
 use cribwork_transport::{Class, Message};
 use cribwork_types::quirk::{Quirk, at_work, strikes};
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{RangeId, ReplicaId, StoreId};
+use cribwork_types::{RangeId, ReplicaId, RuntimeExt, StoreId};
 
 use crate::node::NodeShared;
 use crate::raft::kind;
@@ -36,6 +36,9 @@ const PROMISE_SLACK_MS: u64 = 10;
 const QUIET_SWEEPS: u64 = 10;
 /// Sweeps between two looks at logs, dead instances and unanswered calls.
 const SLOW_SWEEPS: u64 = 5;
+
+/// Somebody waits for a leader.
+const URGENT: u8 = 0;
 
 /// Looks at logs and instances, among which each idle replica is looked at once.
 const IDLE_LOOKS: u64 = 10;
@@ -149,11 +152,13 @@ fn campaigns(shared: &Arc<NodeShared>, replicas: &[Arc<Replica>]) -> Option<Dura
     // Ranges with waiting requests first, then recently used ones, then the rest.
     candidates.sort_by_key(|(urgency, range, _)| (*urgency, *range));
     let now = shared.runtime.now();
-    // Elections that are not over yet leave less room for more: begun all at once, none would end in time.
-    let under_way = shared.establishing.load(Ordering::Relaxed);
-    let room = shared.options.campaigns_per_sweep.saturating_sub(under_way).max(1);
-    let at_once = candidates.len().min(room);
-    let left = candidates.split_off(at_once);
+    // Elections that are not over yet leave less room for more: begun all at once, none would end in time,
+    // nor would those that somebody waits for.
+    let under_way = shared.elections.load(Ordering::Relaxed);
+    let room = shared.options.elections_max.saturating_sub(under_way).max(1);
+    let urgent = candidates.iter().take_while(|(urgency, _, _)| *urgency == URGENT).count();
+    let at_once = urgent.min(shared.options.campaigns_per_sweep).max(room);
+    let left = candidates.split_off(at_once.min(candidates.len()));
     candidates.into_iter().for_each(|(_, _, replica)| campaign(replica));
     match left.is_empty() {
         true => next.map(Duration::from_millis),
@@ -207,7 +212,7 @@ fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option
     let used = replica.within(&replica.last_read_ms, recently)
         || replica.within(&replica.last_write_ms, recently);
     Some(Wish::Now(match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
-        true => 0,
+        true => URGENT,
         false if used || replica.range_id() == RangeId::PLACEMENT => 1,
         false => 2,
     }))
@@ -254,13 +259,20 @@ fn campaign(replica: &Arc<Replica>) {
     replica.campaigning.lock().next_ms = Some(again);
     shared.metrics.campaigns.inc();
     let replica = replica.clone();
+    shared.elections.fetch_add(1, Ordering::Relaxed);
     shared.runtime.clone().spawn(Box::pin(async move {
         match replica.instance().await {
-            Ok(live) => live.raft.campaign().await,
+            Ok(live) => {
+                let decided = replica.changed.notified();
+                live.raft.campaign().await;
+                let limit = Duration::from_millis(RETRY_MS);
+                let _ = shared.runtime.timeout(limit, decided).await;
+            }
             Err(error) => {
                 tracing::warn!(range = %replica.range_id(), %error, "cannot campaign");
             }
         }
+        shared.elections.fetch_sub(1, Ordering::Relaxed);
     }));
 }
 

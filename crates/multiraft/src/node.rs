@@ -95,8 +95,8 @@ pub(crate) struct NodeShared {
     apply_jobs: mpsc::Sender<Job>,
     next_number: AtomicU64,
     started_at: Duration,
-    /// Replicas that were elected and do not serve yet.
-    pub(crate) establishing: AtomicUsize,
+    /// Campaigns of this node that are not decided, and leaders that were elected and do not serve yet.
+    pub(crate) elections: AtomicUsize,
     /// Ranges are being created: one that is not known yet is about to be.
     creating: AtomicBool,
     stopping: AtomicBool,
@@ -375,7 +375,7 @@ impl MultiRaft {
             sender: OnceLock::new(),
             apply_jobs,
             next_number: AtomicU64::new(1),
-            establishing: AtomicUsize::new(0),
+            elections: AtomicUsize::new(0),
             creating: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });

@@ -21,6 +21,8 @@ pub struct MultiRaftOptions {
     pub liveness_period: Duration,
     /// A peer not heard from for this long is taken for dead.
     pub liveness_timeout: Duration,
+    /// Elections under way from which on no more are begun, but for ranges that somebody waits for.
+    pub elections_max: usize,
     /// Most campaigns that one look at the replicas starts.
     pub campaigns_per_sweep: usize,
     /// How long a proposal may wait for its fate before its outcome is reported as undetermined.
@@ -51,6 +53,7 @@ impl MultiRaftOptions {
             read_activity: Duration::from_secs(5),
             liveness_period: Duration::from_millis(150),
             liveness_timeout: Duration::from_millis(500),
+            elections_max: 16,
             campaigns_per_sweep: 64,
             fate_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(2),

@@ -219,10 +219,10 @@ impl Replica {
     /// from then on.
     pub(crate) async fn establish(self: &Arc<Self>, term: u64) {
         let shared = self.shared().clone();
-        shared.establishing.fetch_add(1, Ordering::Relaxed);
+        shared.elections.fetch_add(1, Ordering::Relaxed);
         let mut work = std::pin::pin!(self.establish_at_last(term));
         let soon = shared.runtime.timeout(ESTABLISHING_MAX, &mut work).await;
-        shared.establishing.fetch_sub(1, Ordering::Relaxed);
+        shared.elections.fetch_sub(1, Ordering::Relaxed);
         if soon.is_err() {
             work.await;
         }

@@ -291,6 +291,9 @@ impl Reporter {
             }
         }
         self.parts.splitter.set_limit(response.split_size_bytes);
+        if let Some(after) = response.cold_after_ms {
+            self.parts.multi.set_cold_after(Duration::from_millis(after));
+        }
         self.execute(response.operators);
         response.want_full || (leader != before && !was_full)
     }

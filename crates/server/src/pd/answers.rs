@@ -52,8 +52,9 @@ pub(super) fn members(place: &Place) -> pdpb::GetMembersResponse {
     pdpb::GetMembersResponse { header: header(place), etcd_leader: leader.clone(), leader, members }
 }
 
+/// Clients cannot do without a leader. A member that is asked while there is none campaigns at once.
 fn region(row: &RangeRow) -> (metapb::Region, Option<metapb::Peer>) {
-    (row.descriptor.as_ref().into(), row.leader.map(Into::into))
+    (row.descriptor.as_ref().into(), row.leader.or(row.heir).map(Into::into))
 }
 
 pub(super) fn one(place: &Place, row: Option<RangeRow>) -> pdpb::GetRegionResponse {

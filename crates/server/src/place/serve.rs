@@ -287,6 +287,7 @@ impl Place {
             tso_physical_ms: lead.tso.physical_ms(),
             gone: gone(lead, &request.doubtful),
             split_size_bytes: lead.settings.split_size_bytes(),
+            cold_after_ms: Some(lead.settings.cold_after().as_millis() as u64),
             placement_members: self.members().into_iter().map(StoreId::get).collect(),
         })
     }

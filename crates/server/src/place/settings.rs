@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cribwork_multiraft::COLD_AFTER;
 use cribwork_placement::{PlacementPolicy, REPAIR_AFTER_MS, ReplicationFactor};
 use cribwork_proto::cribwork::admin::Setting;
 
@@ -20,14 +21,22 @@ const SPLIT_SIZE_MIN: u64 = 1 << 20;
 /// Larger, and a range could outgrow what a snapshot may carry before it is split.
 const SPLIT_SIZE_MAX: u64 = 256 << 20;
 
+const COLD_AFTER_NAME: &str = "cold_after";
+/// Shorter, and a range that is used now and then would be woken each time.
+const COLD_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// Name, and what it means.
-const ALL: [(&str, &str); 3] = [
+const ALL: [(&str, &str); 4] = [
     (REPLICATION_FACTOR, "Replicas of each range: 1, 3 or 5."),
     (
         REPAIR_AFTER,
         "How long a node may be silent before its replicas are made anew elsewhere; 5s or more.",
     ),
     (SPLIT_SIZE, "From which size on a range is split by itself; 1MiB to 256MiB."),
+    (
+        COLD_AFTER_NAME,
+        "How long a replica is idle before it gives up its Raft instance until it is needed; 1s or more, 0s for never.",
+    ),
 ];
 
 /// What was set, by name; the rest has its default.
@@ -64,6 +73,11 @@ impl Settings {
                 Ok(_) => return invalid(format!("{value} is not from 1MiB to 256MiB")),
                 Err(why) => return invalid(why),
             },
+            COLD_AFTER_NAME => match parse_duration(value) {
+                Ok(after) if after.is_zero() || after >= COLD_AFTER_MIN => value.trim().to_owned(),
+                Ok(_) => return invalid(format!("{value} is neither 0s nor 1s or more")),
+                Err(why) => return invalid(why),
+            },
             _ => return Err(unknown(key)),
         };
         let mut set = self.set.clone();
@@ -90,6 +104,7 @@ impl Settings {
         let default = match name {
             REPLICATION_FACTOR => ReplicationFactor::default().get().to_string(),
             SPLIT_SIZE => format!("{}MiB", SPLIT_SIZE_BYTES >> 20),
+            COLD_AFTER_NAME => format!("{}s", COLD_AFTER.as_secs()),
             _ => format!("{}s", REPAIR_AFTER_MS / 1000),
         };
         self.set.get(name).cloned().unwrap_or(default)
@@ -98,6 +113,11 @@ impl Settings {
     /// From which size on a range is split.
     pub(super) fn split_size_bytes(&self) -> u64 {
         parse_size(&self.value(SPLIT_SIZE)).unwrap_or(SPLIT_SIZE_BYTES)
+    }
+
+    /// How long a replica is idle before it goes cold; zero for never.
+    pub(super) fn cold_after(&self) -> Duration {
+        parse_duration(&self.value(COLD_AFTER_NAME)).unwrap_or(COLD_AFTER)
     }
 
     /// What the schedulers may do.
@@ -129,7 +149,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!(settings.policy(), PlacementPolicy::default());
         let values: Vec<_> = settings.list("").unwrap().into_iter().map(|it| it.value).collect();
-        assert_eq!(values, ["3", "300s", "96MiB"]);
+        assert_eq!(values, ["3", "300s", "96MiB", "30s"]);
         let settings = settings.with(REPLICATION_FACTOR, "5").unwrap();
         let settings = settings.with(REPAIR_AFTER, "1m 30s").unwrap();
         let policy = Settings::new(settings.stored().clone()).policy();
@@ -137,11 +157,15 @@ mod tests {
         assert_eq!(settings.list(REPAIR_AFTER).unwrap()[0].value, "1m 30s");
         let settings = settings.with(SPLIT_SIZE, "16MiB").unwrap();
         assert_eq!(settings.split_size_bytes(), 16 << 20);
+        assert_eq!(settings.cold_after(), Duration::from_secs(30));
+        let settings = settings.with(COLD_AFTER_NAME, "0s").unwrap();
+        assert_eq!(settings.cold_after(), Duration::ZERO);
         for (key, value) in [
             (REPLICATION_FACTOR, "2"),
             (REPLICATION_FACTOR, ""),
             (REPAIR_AFTER, "1s"),
             (SPLIT_SIZE, "4KiB"),
+            (COLD_AFTER_NAME, "10ms"),
             ("x", "1"),
         ] {
             assert!(settings.with(key, value).is_err(), "{key}={value}");

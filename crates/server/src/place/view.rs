@@ -16,6 +16,8 @@ pub(crate) struct RangeRow {
     pub(crate) descriptor: Arc<RangeDescriptor>,
     /// On a live store, or none.
     pub(crate) leader: Option<ReplicaDescriptor>,
+    /// Without a leader: a voter on a live store, which campaigns first for whom somebody asks.
+    pub(crate) heir: Option<ReplicaDescriptor>,
     pub(crate) size_bytes: u64,
     /// Members on stores that are down, and members that there should be.
     pub(crate) missing: usize,
@@ -51,7 +53,11 @@ fn row(lead: &Lead, entry: &RangeEntry, now: std::time::Duration) -> RangeRow {
     let missing = silent + lead.lacking(descriptor.voters().count());
     let size_bytes = lead.sizes.get(&descriptor.id).copied().unwrap_or_default();
     let leader = entry.leader.filter(|leader| up(leader.store));
-    RangeRow { descriptor, leader, size_bytes, missing }
+    let heir = match leader {
+        Some(_) => None,
+        None => descriptor.voters().find(|it| up(it.store)),
+    };
+    RangeRow { descriptor, leader, heir, size_bytes, missing }
 }
 
 impl Lead {

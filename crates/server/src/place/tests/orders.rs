@@ -125,7 +125,12 @@ fn settings_hold_over_restarts() {
     life.wait(life.place.tso(1)).unwrap();
     let all = life.wait(life.place.config("", None)).unwrap();
     let values: Vec<_> = all.iter().map(|it| (it.key.as_str(), it.value.as_str())).collect();
-    let kept = [("replication_factor", "3"), ("repair_after", "10s"), ("split_size", "96MiB")];
+    let kept = [
+        ("replication_factor", "3"),
+        ("repair_after", "10s"),
+        ("split_size", "96MiB"),
+        ("cold_after", "30s"),
+    ];
     assert_eq!(values, kept);
 }
 
