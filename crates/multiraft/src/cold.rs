@@ -150,15 +150,12 @@ impl Replica {
     }
 
     /// A new range's first leader, elected by the seeds of all members, leads without having been live.
-    pub(crate) fn lead_from_cold(self: &Arc<Self>, term: u64) {
-        {
-            let mut seen = self.seen.lock();
-            *seen = LeaderSeen { leader: Some(self.replica_id()), term, ..LeaderSeen::default() };
-            self.resumes.store(true, Ordering::Release);
-            self.serving_term.store(term, Ordering::Release);
-        }
-        let leader = self.leader().leader;
-        self.shared().observer.leader_changed(self.range_id(), leader, term, true);
+    /// Nobody may know this replica yet.
+    pub(crate) fn lead_from_cold(&self, term: u64) {
+        let leader = Some(self.replica_id());
+        *self.seen.lock() = LeaderSeen { leader, term, ..LeaderSeen::default() };
+        self.resumes.store(true, Ordering::Release);
+        self.serving_term.store(term, Ordering::Release);
     }
 
     /// Closes the instance unless something comes up meanwhile.
@@ -217,7 +214,10 @@ impl Replica {
         live: Arc<LiveInstance>,
         standing: Standing,
     ) -> Result<(), RaftError> {
-        self.finish_instance(&live).await?;
+        if let Err(error) = self.finish_instance(&live).await {
+            self.forget_own_leadership();
+            return Err(error);
+        }
         self.shared().metrics.gone_cold.inc();
         let (vote, (_, last)) = (live.log.vote(), live.log.bounds());
         let unchanged = vote == Some(standing.vote) && last == Some(standing.last);

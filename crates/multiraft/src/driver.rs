@@ -28,6 +28,8 @@ const RANK_STEP_MS: u64 = 100;
 const JITTER_MS: u64 = 40;
 /// Pause before a candidate tries again.
 const RETRY_MS: u64 = 150;
+/// The same where most of the voters are not alive, as far as is known.
+const HOPELESS_RETRY_MS: u64 = 1000;
 /// Least time between two looks for campaigns that are due.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How much later than this replica the other voters may have heard the dead leader.
@@ -145,21 +147,24 @@ fn campaigns(shared: &Arc<NodeShared>, replicas: &[Arc<Replica>]) -> Option<Dura
     for replica in replicas {
         match wants_to_campaign(shared, replica) {
             None => {}
-            Some(Wish::Now(urgency)) => candidates.push((urgency, replica.range_id(), replica)),
+            Some(Wish::Now(urgency, due)) => {
+                candidates.push(((urgency, due, replica.range_id()), replica));
+            }
             Some(Wish::Later(at)) => next = Some(next.map_or(at, |next: u64| next.min(at))),
         }
     }
-    // Ranges with waiting requests first, then recently used ones, then the rest.
-    candidates.sort_by_key(|(urgency, range, _)| (*urgency, *range));
+    // Ranges with waiting requests first, then recently used ones, then the rest; of those, who has waited
+    // longest, so that ranges without a majority do not stand before all others.
+    candidates.sort_unstable_by_key(|(order, _)| *order);
     let now = shared.runtime.now();
     // Elections that are not over yet leave less room for more: begun all at once, none would end in time,
     // nor would those that somebody waits for.
     let under_way = shared.elections.load(Ordering::Relaxed);
     let room = shared.options.elections_max.saturating_sub(under_way).max(1);
-    let urgent = candidates.iter().take_while(|(urgency, _, _)| *urgency == URGENT).count();
+    let urgent = candidates.iter().take_while(|((urgency, ..), _)| *urgency == URGENT).count();
     let at_once = urgent.min(shared.options.campaigns_per_sweep).max(room);
     let left = candidates.split_off(at_once.min(candidates.len()));
-    candidates.into_iter().for_each(|(_, _, replica)| campaign(replica));
+    candidates.into_iter().for_each(|(_, replica)| campaign(replica));
     match left.is_empty() {
         true => next.map(Duration::from_millis),
         false => Some(now),
@@ -185,8 +190,8 @@ fn renew_lease(replica: &Arc<Replica>) {
 
 /// What a replica without a leader wants.
 enum Wish {
-    /// To campaign; the lower, the more urgent.
-    Now(u8),
+    /// To campaign: the lower, the more urgent, and since when; runtime clock, milliseconds.
+    Now(u8, u64),
     /// To be looked at again at this time, runtime clock, milliseconds.
     Later(u64),
 }
@@ -195,7 +200,7 @@ enum Wish {
 fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option<Wish> {
     let mut campaigning = replica.campaigning.lock();
     if strikes(Quirk::Campaign) && votes(replica) {
-        return Some(Wish::Now(2));
+        return Some(Wish::Now(2, replica.now_ms()));
     }
     if !is_leaderless(replica) || shared.within_first_lease() {
         campaigning.next_ms = None;
@@ -211,11 +216,14 @@ fn wants_to_campaign(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Option
     let recently = shared.options.read_activity;
     let used = replica.within(&replica.last_read_ms, recently)
         || replica.within(&replica.last_write_ms, recently);
-    Some(Wish::Now(match replica.within(&replica.last_wait_ms, Duration::from_secs(2)) {
+    let waited_for = replica.within(&replica.last_wait_ms, Duration::from_secs(2));
+    // Nothing can be found without placement.
+    let urgency = match waited_for || replica.range_id() == RangeId::PLACEMENT {
         true => URGENT,
-        false if used || replica.range_id() == RangeId::PLACEMENT => 1,
+        false if used => 1,
         false => 2,
-    }))
+    };
+    Some(Wish::Now(urgency, due))
 }
 
 /// True if this voter sees no leader that lives in the life in which it was last heard from.
@@ -252,9 +260,18 @@ fn delay_ms(replica: &Arc<Replica>) -> u64 {
     rank(replica) * RANK_STEP_MS + replica.shared().runtime.random_u64() % JITTER_MS
 }
 
+/// As far as this replica's descriptor tells, which may be out of date.
+fn majority_lives(replica: &Arc<Replica>) -> bool {
+    let (descriptor, shared) = (replica.descriptor(), replica.shared());
+    let live = descriptor.voters().filter(|it| shared.liveness.is_live(it.store)).count();
+    live > descriptor.voters().count() / 2
+}
+
 fn campaign(replica: &Arc<Replica>) {
     let shared = replica.shared().clone();
-    let again = replica.now_ms() + RETRY_MS + delay_ms(replica);
+    // Where a majority seems to be gone, there is less of a hurry.
+    let retry = if majority_lives(replica) { RETRY_MS } else { HOPELESS_RETRY_MS };
+    let again = replica.now_ms() + retry + delay_ms(replica);
     let again = if has(Bug::CampaignOnce) { u64::MAX } else { again };
     replica.campaigning.lock().next_ms = Some(again);
     shared.metrics.campaigns.inc();

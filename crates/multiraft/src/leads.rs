@@ -112,10 +112,25 @@ impl NodeShared {
             self.metrics.malformed_messages.inc();
             return;
         };
-        let claims: Vec<Claim> = lost
-            .into_iter()
-            .filter_map(|lost| self.replica(lost.range)?.claim_to(from, lost))
-            .collect();
+        let (mut claims, mut behind) = (Vec::new(), Vec::new());
+        for lost in lost {
+            let Some(replica) = self.replica(lost.range) else { continue };
+            let Some(claim) = replica.claim_to(from, lost) else { continue };
+            claims.push(claim);
+            if lost.applied < replica.applied_index() {
+                behind.push(replica);
+            }
+        }
+        if !behind.is_empty() {
+            // One after the other: they may be all that this node has.
+            self.runtime.spawn(Box::pin(async move {
+                for replica in behind {
+                    if let Ok(live) = replica.instance().await {
+                        live.raft.heartbeat().await;
+                    }
+                }
+            }));
+        }
         if !claims.is_empty() {
             self.send_leads(from, kind::LEADS, encode_claims(&claims));
         }
@@ -143,8 +158,8 @@ impl NodeShared {
 
 impl Replica {
     /// What to tell a member on `store` that does not know its leader, if it is this replica. Whoever is
-    /// no member any more hears that instead; one that is behind hears from Raft as well.
-    fn claim_to(self: &Arc<Self>, store: StoreId, lost: Lost) -> Option<Claim> {
+    /// no member any more hears that instead.
+    fn claim_to(&self, store: StoreId, lost: Lost) -> Option<Claim> {
         if self.descriptor().replica(lost.replica).is_none() {
             self.answer_stranger(store, lost.replica);
             return None;
@@ -153,14 +168,6 @@ impl Replica {
         if seen.leader != Some(self.replica_id()) {
             return None;
         }
-        if lost.applied < self.applied_index() {
-            let replica = self.clone();
-            self.shared().runtime.spawn(Box::pin(async move {
-                if let Ok(live) = replica.instance().await {
-                    live.raft.heartbeat().await;
-                }
-            }));
-        }
         Some(Claim { range: lost.range, leader: self.replica_id(), term: seen.term })
     }
 
@@ -168,12 +175,15 @@ impl Replica {
     fn told_of_leader(self: &Arc<Self>, store: StoreId, claim: Claim) {
         let Some(life) = self.shared().liveness.incarnation(store) else { return };
         let is_member = self.descriptor().replica(claim.leader).is_some_and(|it| it.store == store);
-        if !is_member || self.has_live_leader() {
+        if !is_member {
             return;
         }
+        let led = self.has_live_leader();
         {
             let mut seen = self.seen.lock();
-            if claim.term < seen.term {
+            // Two may claim it: one slept while it was deposed.
+            let news = claim.term > seen.term || (claim.term == seen.term && !led);
+            if !news || seen.leader == Some(self.replica_id()) {
                 return;
             }
             *seen = LeaderSeen {

@@ -194,7 +194,13 @@ impl Replica {
             **id == self.replica_id()
                 || live.raft.matched(**id).is_some_and(|index| index >= wanted)
         };
-        if voters.iter().filter(has_it).count() > voters.len() / 2 {
+        let enough = || voters.iter().filter(has_it).count() > voters.len() / 2;
+        if enough() {
+            return Ok(());
+        }
+        // A leader that was cold a moment ago has not asked its members yet.
+        let _ = self.confirm(&live, self.shared().options.transfer_timeout).await;
+        if enough() {
             return Ok(());
         }
         Err(RaftError::ChangeFailed { range, why: "too few of those that stay have caught up" })

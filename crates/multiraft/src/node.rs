@@ -189,13 +189,20 @@ impl NodeShared {
         reached.await.map_err(|_| RaftError::Shutdown)?
     }
 
-    fn register(self: &Arc<Self>, record: ReplicaRecord, applied: AppliedRecord) -> Arc<Replica> {
+    /// Makes a replica known, once `prepare` has told it what it is to know first.
+    fn register(
+        self: &Arc<Self>,
+        record: ReplicaRecord,
+        applied: AppliedRecord,
+        prepare: impl FnOnce(&Arc<Replica>),
+    ) -> Arc<Replica> {
         for member in &record.descriptor.replicas {
             self.note_peer(member.store);
         }
         let (range, initialised) = (record.descriptor.id, record.initialised);
         let descriptor = Arc::new(record.descriptor.clone());
         let replica = Replica::new(self.clone(), record, applied);
+        prepare(&replica);
         self.leaders_changed.store(true, Ordering::Release);
         let before = self.registry.insert(range, replica.clone());
         debug_assert!(before.is_none(), "range {range}: nothing replaces a replica");
@@ -223,19 +230,29 @@ impl NodeShared {
         applied: AppliedRecord,
         begin: Beginning,
     ) {
-        let replica = self.register(seed.record.clone(), applied);
-        if !seed.keep_vote {
-            replica.recall_leader(seed.vote());
-        }
+        // Before anybody can wake it.
+        let prepare = |replica: &Arc<Replica>| {
+            if !seed.keep_vote {
+                replica.recall_leader(seed.vote());
+            }
+            match begin {
+                Beginning::LeadCold => replica.lead_from_cold(seed.term),
+                Beginning::Follow(life) if !seed.keep_vote => replica.expect_leader(life),
+                Beginning::Follow(_) | Beginning::Wait | Beginning::Lead => {}
+            }
+        };
+        let replica = self.register(seed.record.clone(), applied, prepare);
         self.observer.range_changed(replica.descriptor());
         match begin {
+            Beginning::LeadCold => {
+                let (range, leader) = (replica.range_id(), replica.leader().leader);
+                self.observer.leader_changed(range, leader, seed.term, true);
+            }
             Beginning::Lead => self.runtime.spawn(Box::pin(async move {
                 if let Err(error) = replica.build(true).await {
                     tracing::warn!(range = %replica.range_id(), %error, "cannot start as leader");
                 }
             })),
-            Beginning::LeadCold => replica.lead_from_cold(seed.term),
-            Beginning::Follow(incarnation) if !seed.keep_vote => replica.expect_leader(incarnation),
             Beginning::Follow(_) | Beginning::Wait => {}
         }
     }
@@ -322,7 +339,7 @@ impl NodeShared {
         }
         tracing::info!(%range, replica = %id, "waiting for a snapshot");
         self.metrics.made_uninitialised.inc();
-        self.register(record, AppliedRecord::default());
+        self.register(record, AppliedRecord::default(), |_| {});
     }
 }
 
@@ -514,10 +531,11 @@ impl MultiRaft {
         replica.close().await
     }
 
-    /// Hands every leadership to a live member, closes all instances and forgets the replicas.
+    /// Hands every leadership that is in use to a live member, closes all instances and forgets the replicas.
     pub async fn shutdown(&self) {
         let mut leading = self.replicas().to_vec();
-        leading.retain(|replica| replica.leader().is_self);
+        // Of a cold one nobody wants anything; whoever does finds that this store is gone.
+        leading.retain(|replica| replica.leader().is_self && replica.live().is_some());
         for chunk in leading.chunks(16) {
             futures::future::join_all(chunk.iter().map(hand_over)).await;
         }
@@ -570,7 +588,7 @@ fn load(shared: &Arc<NodeShared>) -> Result<Vec<Arc<Replica>>, RaftError> {
             None => AppliedRecord::default(),
         };
         let range = record.descriptor.id;
-        let replica = shared.register(record, applied);
+        let replica = shared.register(record, applied, |_| {});
         if replica.descriptor().replica(replica.replica_id()).is_none() {
             // The entry that removed it was applied, and the crash came before it was forgotten.
             forgotten.push(replica.clone());

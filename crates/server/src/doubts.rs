@@ -1,9 +1,9 @@
 //! Which replicas a store asks placement about: is this still a member?
 //!
-//! A member that was removed hears of it from its leader, once; that message may be lost, and a follower
-//! of an idle range is sent nothing for hours. So what has no leader or no data is asked about with every
-//! heartbeat from the second on (elections are quicker), and of all other followers a few with each
-//! heartbeat, in turns.
+//! A member that was removed hears of it from its leader, once; that message may be lost, and a replica
+//! of an idle range is sent nothing for hours, one that leads no more included. So what has no leader or no
+//! data is asked about with every heartbeat from the second on (elections are quicker), and of all others a
+//! few with each heartbeat, in turns.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use cribwork_types::RangeId;
 /// Replicas without a leader or without data that one heartbeat asks about; the others' turn comes when
 /// these are gone or led.
 pub(crate) const LOST_MAX: usize = 1024;
-/// Other followers that one heartbeat asks about: ten thousand take under three minutes.
+/// Other replicas that one heartbeat asks about: ten thousand take under three minutes.
 pub(crate) const QUIET_PER_HEARTBEAT: usize = 64;
 
 /// What was asked about so far.
@@ -33,7 +33,7 @@ impl Default for Doubts {
 
 impl Doubts {
     /// What the next heartbeat asks about. `lost` are the replicas without a leader or without data now,
-    /// `quiet` those that follow a leader.
+    /// `quiet` those that have one.
     pub(crate) fn next(
         &mut self,
         lost: BTreeSet<RangeId>,

@@ -253,11 +253,11 @@ impl Reporter {
         let (mut lost, mut quiet) = (BTreeSet::new(), BTreeSet::new());
         for replica in all {
             let without_data = replica.state() == ReplicaState::Uninitialised;
-            if without_data || !replica.has_live_leader() {
-                lost.insert(replica.range_id());
-            } else if !replica.leader().is_self {
-                quiet.insert(replica.range_id());
-            }
+            match without_data || !replica.has_live_leader() {
+                true => lost.insert(replica.range_id()),
+                // Leaders too: one that slept while it was deposed and removed is told by nobody else.
+                false => quiet.insert(replica.range_id()),
+            };
         }
         let asked = self.doubts.lock().next(lost, &quiet);
         let report = |replica: &Arc<Replica>| DoubtfulReplica {

@@ -29,6 +29,8 @@ struct Seen {
     applied: u64,
     epoch: RangeEpoch,
     joint: bool,
+    /// It has the only vote.
+    alone: bool,
     term: u64,
     /// The last vote made durable, in any life.
     vote: Option<SavedVote>,
@@ -130,13 +132,14 @@ impl Watch {
 
     /// Who is not elected does not raise terms.
     fn terms_apart(&mut self, now: Duration) {
-        let mut terms: BTreeMap<RangeId, Vec<u64>> = BTreeMap::new();
+        let mut terms: BTreeMap<RangeId, Vec<(u64, bool)>> = BTreeMap::new();
         for ((_, range, _), seen) in &self.seen {
-            terms.entry(*range).or_default().push(seen.term);
+            terms.entry(*range).or_default().push((seen.term, seen.alone));
         }
         for (range, mut terms) in terms {
             terms.sort_unstable();
-            if let [.., second, first] = terms[..]
+            // A sole voter elects itself whenever it starts; others may be gone, and are remembered.
+            if let [.., (second, _), (first, false)] = terms[..]
                 && first > second + TERMS_AHEAD_MAX
             {
                 self.found("terms", format!("{now:?}: range {range}: {first} beside {second}"));
@@ -255,6 +258,7 @@ impl Watch {
             applied: replica.applied_index(),
             epoch: replica.descriptor().epoch,
             joint: replica.descriptor().is_joint(),
+            alone: replica.descriptor().voters().count() == 1,
             term: replica.leader().term,
             vote: replica.saved_vote().or(before.and_then(|before| before.vote)),
             acknowledged: replica

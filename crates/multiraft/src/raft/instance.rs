@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -184,6 +185,12 @@ where
             let response = self.vote_response(may_grant);
             self.answer(from, &message, kind, codec::encode_vote_response::<A>(&response));
             return;
+        }
+        let behind = request.last_log_id < self.log.bounds().1.map(types::log_id);
+        if pre_vote && behind {
+            // Somebody is in a hurry whom this one cannot elect, and may succeed where that one does not.
+            let replica = &self.replica;
+            replica.last_wait_ms.store(replica.now_ms().max(1), Ordering::Relaxed);
         }
         self.respond(from, message, kind, move |raft, _| ask(raft, request, pre_vote));
     }

@@ -10,6 +10,9 @@ use super::Place;
 use super::lead::Lead;
 use crate::{ServerError, StoreInfo};
 
+/// For how long the same voter is named for a range without a leader, seconds.
+const HEIR_TURN_S: u64 = 2;
+
 /// A range as the directory knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeRow {
@@ -55,7 +58,12 @@ fn row(lead: &Lead, entry: &RangeEntry, now: std::time::Duration) -> RangeRow {
     let leader = entry.leader.filter(|leader| up(leader.store));
     let heir = match leader {
         Some(_) => None,
-        None => descriptor.voters().find(|it| up(it.store)),
+        // In turns: one may be unable to win.
+        None => {
+            let live: Vec<_> = descriptor.voters().filter(|it| up(it.store)).collect();
+            let turn = (now.as_secs() / HEIR_TURN_S) as usize % live.len().max(1);
+            live.get(turn).copied()
+        }
     };
     RangeRow { descriptor, leader, heir, size_bytes, missing }
 }
