@@ -35,6 +35,11 @@ use crate::seed::{Beginning, Seed};
 use crate::snapshot::Incoming;
 use crate::verify::Verifier;
 
+/// Leaderships that a stopping node hands over at once.
+const HAND_OVERS_AT_ONCE: usize = 16;
+/// From when on a stopping node hands over nothing more that is cold.
+const COLD_HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
 /// Takes messages to other nodes: the transport, or a test's wire.
 pub trait Sender: Send + Sync + 'static {
     /// Queues `message` for `to`; never blocks.
@@ -531,12 +536,19 @@ impl MultiRaft {
         replica.close().await
     }
 
-    /// Hands every leadership that is in use to a live member, closes all instances and forgets the replicas.
+    /// Hands leaderships to live members, closes all instances and forgets the replicas.
     pub async fn shutdown(&self) {
         let mut leading = self.replicas().to_vec();
-        // Of a cold one nobody wants anything; whoever does finds that this store is gone.
-        leading.retain(|replica| replica.leader().is_self && replica.live().is_some());
-        for chunk in leading.chunks(16) {
+        leading.retain(|replica| replica.leader().is_self);
+        // Those in use first. Of a cold one nobody wants anything now, and whoever does later finds that
+        // this store is gone, so that thousands of them are not worth the wait.
+        leading.sort_by_key(|replica| replica.live().is_none());
+        let runtime = &self.shared.runtime;
+        let patience = runtime.now() + COLD_HAND_OVER_MAX;
+        for chunk in leading.chunks(HAND_OVERS_AT_ONCE) {
+            if chunk.iter().all(|replica| replica.live().is_none()) && runtime.now() > patience {
+                break;
+            }
             futures::future::join_all(chunk.iter().map(hand_over)).await;
         }
         self.shared.stopping.store(true, Ordering::Release);
