@@ -40,52 +40,53 @@ struct Lost {
     applied: u64,
 }
 
-/// `version u8, lost: (range u64, replica u64, applied index u64)*`.
+/// A question: `version u8, lost: (range u64, replica u64, applied index u64)*`.
 fn encode_question(lost: &[Lost]) -> Bytes {
-    let mut out = BytesMut::with_capacity(1 + 24 * lost.len());
-    out.put_u8(VERSION);
-    for Lost { range, replica, applied } in lost {
-        out.put_u64(range.get());
-        out.put_u64(replica.get());
-        out.put_u64(*applied);
-    }
-    out.freeze()
+    encode(lost.iter().map(|it| [it.range.get(), it.replica.get(), it.applied]))
 }
 
 fn decode_question(payload: Bytes) -> Result<Vec<Lost>, CodecError> {
-    let mut lost = Vec::new();
-    let mut reader = Reader::new("question", payload);
-    reader.version(VERSION)?;
-    while reader.remaining() > 0 && lost.len() < RANGES_MAX {
-        let (range, replica, applied) = (reader.u64()?, reader.u64()?, reader.u64()?);
-        lost.push(Lost { range: RangeId(range), replica: ReplicaId(replica), applied });
-    }
-    reader.finish()?;
-    Ok(lost)
+    decode("question", payload, |[range, replica, applied]| Lost {
+        range: RangeId(range),
+        replica: ReplicaId(replica),
+        applied,
+    })
 }
 
-/// `version u8, claims: (range u64, leader u64, term u64)*`.
+/// The answer: `version u8, claims: (range u64, leader u64, term u64)*`.
 fn encode_claims(claims: &[Claim]) -> Bytes {
-    let mut out = BytesMut::with_capacity(1 + 24 * claims.len());
-    out.put_u8(VERSION);
-    for Claim { range, leader, term } in claims {
-        out.put_u64(range.get());
-        out.put_u64(leader.get());
-        out.put_u64(*term);
-    }
-    out.freeze()
+    encode(claims.iter().map(|it| [it.range.get(), it.leader.get(), it.term]))
 }
 
 fn decode_claims(payload: Bytes) -> Result<Vec<Claim>, CodecError> {
-    let mut claims = Vec::new();
-    let mut reader = Reader::new("claims", payload);
+    decode("claims", payload, |[range, leader, term]| Claim {
+        range: RangeId(range),
+        leader: ReplicaId(leader),
+        term,
+    })
+}
+
+fn encode(rows: impl ExactSizeIterator<Item = [u64; 3]>) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + 24 * rows.len());
+    out.put_u8(VERSION);
+    rows.flatten().for_each(|number| out.put_u64(number));
+    out.freeze()
+}
+
+/// No more rows than a message may have; longer ones are malformed.
+fn decode<T>(
+    what: &'static str,
+    payload: Bytes,
+    row: impl Fn([u64; 3]) -> T,
+) -> Result<Vec<T>, CodecError> {
+    let mut rows = Vec::new();
+    let mut reader = Reader::new(what, payload);
     reader.version(VERSION)?;
-    while reader.remaining() > 0 && claims.len() < RANGES_MAX {
-        let (range, leader, term) = (reader.u64()?, reader.u64()?, reader.u64()?);
-        claims.push(Claim { range: RangeId(range), leader: ReplicaId(leader), term });
+    while reader.remaining() > 0 && rows.len() < RANGES_MAX {
+        rows.push(row([reader.u64()?, reader.u64()?, reader.u64()?]));
     }
     reader.finish()?;
-    Ok(claims)
+    Ok(rows)
 }
 
 impl NodeShared {
