@@ -36,18 +36,13 @@ pub(crate) fn free_addresses(count: usize) -> Vec<String> {
 impl TestNode {
     /// Starts a node. The store of an earlier one in this process may still be closing.
     pub(crate) fn start(config: &Config) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            match Self::try_start(config) {
-                Ok(node) => return node,
-                Err(ServerError::Engine(cribwork_engine::EngineError::Locked { .. }))
-                    if Instant::now() < deadline =>
-                {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
+        let mut started = None;
+        eventually("the store of the node before is closed", || match Self::try_start(config) {
+            Ok(node) => started.insert(node).node.is_some(),
+            Err(ServerError::Engine(cribwork_engine::EngineError::Locked { .. })) => false,
+            Err(error) => panic!("{error}"),
+        });
+        started.unwrap()
     }
 
     pub(crate) fn try_start(config: &Config) -> Result<Self, ServerError> {
