@@ -29,7 +29,8 @@ impl MessageHandler for Inbound {
             kind::INTRODUCTION => self.introduced(from, message),
             kind::GONE => self.gone(message),
             kind::BURIED => self.buried(from, &message),
-            kind::WHO_LEADS => self.shared.say_what_leads(from, message),
+            kind::WHO_LEADS => self.shared.say_what_leads(from, message, false),
+            kind::STILL_LEADS => self.shared.say_what_leads(from, message, true),
             kind::LEADS => self.shared.told_of_leaders(from, message),
             _ => self.request(from, message),
         }

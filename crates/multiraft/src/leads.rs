@@ -4,8 +4,10 @@
 //! Campaigning would find out, one range after the other, and wake every replica of all of them. So it asks
 //! each peer that comes to life, in a few messages, for all ranges without a known leader.
 //!
-//! What a peer answers is a hint, not a vote: it spares a campaign. A leader that is deposed afterwards is
-//! succeeded by somebody who knows; a leader that dies is noticed by the life of its store.
+//! What a peer answers is a hint, not a vote: it spares a campaign. A leader that dies is noticed by the life
+//! of its store. One that is deposed is succeeded by somebody who knows, but may be believed for as long as its
+//! store lives, by whoever missed that. So a member that refuses its vote because of a leader asks that
+//! one whether it still leads, and is told if it does not.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,11 +26,11 @@ const VERSION: u8 = 1;
 /// Ranges in one message.
 const RANGES_MAX: usize = 4096;
 
-/// A replica leads its range.
+/// A replica leads its range in this term, or, if no leader is named, it knows of this term and does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claim {
     range: RangeId,
-    leader: ReplicaId,
+    leader: Option<ReplicaId>,
     term: u64,
 }
 
@@ -53,15 +55,16 @@ fn decode_question(payload: Bytes) -> Result<Vec<Lost>, CodecError> {
     })
 }
 
-/// The answer: `version u8, claims: (range u64, leader u64, term u64)*`.
+/// The answer: `version u8, claims: (range u64, leader u64 or 0 for not the sender, term u64)*`.
 fn encode_claims(claims: &[Claim]) -> Bytes {
-    encode(claims.iter().map(|it| [it.range.get(), it.leader.get(), it.term]))
+    let leader = |claim: &Claim| claim.leader.map_or(0, ReplicaId::get);
+    encode(claims.iter().map(|it| [it.range.get(), leader(it), it.term]))
 }
 
 fn decode_claims(payload: Bytes) -> Result<Vec<Claim>, CodecError> {
     decode("claims", payload, |[range, leader, term]| Claim {
         range: RangeId(range),
-        leader: ReplicaId(leader),
+        leader: (leader != 0).then_some(ReplicaId(leader)),
         term,
     })
 }
@@ -96,19 +99,15 @@ impl NodeShared {
             .replicas()
             .iter()
             .filter(|it| !it.has_live_leader() && it.descriptor().replica_on(store).is_some())
-            .map(|it| Lost {
-                range: it.range_id(),
-                replica: it.replica_id(),
-                applied: it.applied_index(),
-            })
+            .map(|it| it.lost())
             .collect();
         for lost in lost.chunks(RANGES_MAX) {
             self.send_leads(store, kind::WHO_LEADS, encode_question(lost));
         }
     }
 
-    /// Answers what a peer asks for.
-    pub(crate) fn say_what_leads(&self, from: StoreId, question: Message) {
+    /// Answers what a peer asks for: where a replica leads, and where it does not, if that is asked.
+    pub(crate) fn say_what_leads(&self, from: StoreId, question: Message, all: bool) {
         let Ok(lost) = decode_question(question.payload) else {
             self.metrics.malformed_messages.inc();
             return;
@@ -117,8 +116,11 @@ impl NodeShared {
         for lost in lost {
             let Some(replica) = self.replica(lost.range) else { continue };
             let Some(claim) = replica.claim_to(from, lost) else { continue };
-            claims.push(claim);
-            if lost.applied < replica.applied_index() {
+            let leads = claim.leader.is_some();
+            if leads || all {
+                claims.push(claim);
+            }
+            if leads && lost.applied < replica.applied_index() {
                 behind.push(replica);
             }
         }
@@ -158,24 +160,39 @@ impl NodeShared {
 }
 
 impl Replica {
-    /// What to tell a member on `store` that does not know its leader, if it is this replica. Whoever is
-    /// no member any more hears that instead.
+    fn lost(&self) -> Lost {
+        let (range, replica) = (self.range_id(), self.replica_id());
+        Lost { range, replica, applied: self.applied_index() }
+    }
+
+    /// Asks the store of this replica's leader whether it still leads.
+    pub(crate) fn ask_leader(&self) {
+        let Some(leader) = self.leader().leader.filter(|it| it.id != self.replica_id()) else {
+            return;
+        };
+        let question = encode_question(&[self.lost()]);
+        self.shared().send_leads(leader.store, kind::STILL_LEADS, question);
+    }
+
+    /// What to tell a member on `store` that does not know its leader. Whoever is no member any more
+    /// hears that instead.
     fn claim_to(&self, store: StoreId, lost: Lost) -> Option<Claim> {
         if self.descriptor().replica(lost.replica).is_none() {
             self.answer_stranger(store, lost.replica);
             return None;
         }
         let seen = *self.seen.lock();
-        if seen.leader != Some(self.replica_id()) {
-            return None;
-        }
-        Some(Claim { range: lost.range, leader: self.replica_id(), term: seen.term })
+        let leader = seen.leader.filter(|it| *it == self.replica_id());
+        Some(Claim { range: lost.range, leader, term: seen.term })
     }
 
     /// A store says that its replica leads. No promise goes with it.
     fn told_of_leader(self: &Arc<Self>, store: StoreId, claim: Claim) {
         let Some(life) = self.shared().liveness.incarnation(store) else { return };
-        let is_member = self.descriptor().replica(claim.leader).is_some_and(|it| it.store == store);
+        let Some(leader) = claim.leader else {
+            return self.told_of_none(store, claim.term);
+        };
+        let is_member = self.descriptor().replica(leader).is_some_and(|it| it.store == store);
         if !is_member {
             return;
         }
@@ -188,7 +205,7 @@ impl Replica {
                 return;
             }
             *seen = LeaderSeen {
-                leader: Some(claim.leader),
+                leader: Some(leader),
                 term: claim.term,
                 heard: true,
                 store: Some(store),
@@ -201,6 +218,23 @@ impl Replica {
         let leader = self.leader().leader;
         self.shared().observer.leader_changed(self.range_id(), leader, claim.term, false);
     }
+
+    /// A store says that its replica does not lead in `term`, which is the newest that it knows of. Whoever
+    /// was led by it in an earlier one is led by nobody that is known, and has promised nobody anything.
+    fn told_of_none(&self, store: StoreId, term: u64) {
+        let led_from = self.leader().leader.filter(|it| it.id != self.replica_id());
+        {
+            let mut seen = self.seen.lock();
+            let deposed =
+                led_from.is_some_and(|it| seen.leader == Some(it.id) && it.store == store);
+            if !deposed || term <= seen.term {
+                return;
+            }
+            seen.leader = None;
+        }
+        self.shared().leaders_changed.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
 }
 
 #[cfg(test)]
@@ -212,7 +246,7 @@ mod tests {
     #[test]
     fn leads_messages() {
         let lost = Lost { range: RangeId(1), replica: ReplicaId(9), applied: 5 };
-        let claim = Claim { range: RangeId(7), leader: ReplicaId(71), term: 3 };
+        let claim = Claim { range: RangeId(7), leader: Some(ReplicaId(71)), term: 3 };
         let seeds = [encode_question(&[lost, lost]), encode_claims(&[claim, claim])];
         target("leads_messages").seeds(seeds).run(|bytes| {
             let question = decode_question(Bytes::copy_from_slice(bytes));
@@ -232,8 +266,9 @@ mod tests {
     fn questions_and_claims_survive_the_wire() {
         let lost = Lost { range: RangeId(u64::MAX), replica: ReplicaId(9), applied: 5 };
         assert_eq!(decode_question(encode_question(&[lost; 3])), Ok(vec![lost; 3]));
-        let claim = Claim { range: RangeId(7), leader: ReplicaId(71), term: 3 };
-        assert_eq!(decode_claims(encode_claims(&[claim, claim])), Ok(vec![claim; 2]));
+        let claim = Claim { range: RangeId(7), leader: Some(ReplicaId(71)), term: 3 };
+        let none = Claim { leader: None, ..claim };
+        assert_eq!(decode_claims(encode_claims(&[claim, none])), Ok(vec![claim, none]));
         for damaged in [&b""[..], &[2], &[VERSION, 1, 2]] {
             let damaged = Bytes::copy_from_slice(damaged);
             assert!(decode_question(damaged.clone()).is_err());

@@ -367,4 +367,4 @@ fn index_of(key: &[u8]) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

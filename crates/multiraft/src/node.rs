@@ -613,3 +613,6 @@ fn load(shared: &Arc<NodeShared>) -> Result<Vec<Arc<Replica>>, RaftError> {
     }
     Ok(forgotten)
 }
+
+#[cfg(test)]
+mod tests;

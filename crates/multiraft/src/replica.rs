@@ -435,7 +435,9 @@ impl Replica {
         let leader = vote.committed.then_some(vote.candidate);
         {
             let mut seen = self.seen.lock();
-            if seen.leader == leader && seen.term == vote.term {
+            // One older than what its leader's store has told: a candidate, or a leader, that is late.
+            let late = vote.term < seen.term;
+            if late || (seen.leader == leader && seen.term == vote.term) {
                 return;
             }
             // A vote for a candidate promises nothing to a leader.
@@ -496,7 +498,12 @@ impl Replica {
             self.remind_followers();
             return false;
         }
-        leader == Some(candidate) || !self.has_live_leader()
+        let free = leader == Some(candidate) || !self.has_live_leader();
+        if !free {
+            // It may have been deposed without this member: then nobody else could be elected.
+            self.ask_leader();
+        }
+        free
     }
 
     /// True if the leader is this replica, or its store is alive in the life in which this replica

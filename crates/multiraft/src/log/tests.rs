@@ -12,7 +12,7 @@ use super::*;
 use crate::records::Payload;
 
 /// Tasks of the test's own thread: one runs only while the test waits.
-struct OneThread;
+pub(crate) struct OneThread;
 
 impl Runtime for OneThread {
     fn now(&self) -> Duration {

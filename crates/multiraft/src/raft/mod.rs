@@ -167,8 +167,10 @@ pub(crate) mod kind {
 
     /// Between nodes: which of these ranges does the receiver lead?
     pub(crate) const WHO_LEADS: u8 = 26;
-    /// The answer: of some ranges, that the sender's replica leads them, and in which term.
+    /// The answer: of some ranges, that the sender's replica leads them, or does not, and in which term.
     pub(crate) const LEADS: u8 = 28;
+    /// As [`WHO_LEADS`], of ranges that the receiver seems to lead: it says so, too, if it does not.
+    pub(crate) const STILL_LEADS: u8 = 30;
 
     /// True for kinds that answer a call.
     pub(crate) fn is_answer(kind: u8) -> bool {
