@@ -290,7 +290,7 @@ fn prepare(
     };
     let (mut term, mut count) = (0, 0);
     let mark = batch.mutations.len();
-    while working.fingerprint.is_none()
+    while (working.fingerprint.is_none() || has(Bug::FingerprintLate))
         && let Some(entry) = entries.next()
     {
         term = term.max(entry.position.term);

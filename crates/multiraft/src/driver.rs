@@ -313,6 +313,7 @@ fn maintain(replica: &Arc<Replica>) {
         return;
     }
     replica.finish_joint();
+    replica.ask_if_behind(&live);
     replica.rest(&live);
     let (purged, _) = live.log.bounds();
     let applied = replica.applied_index();

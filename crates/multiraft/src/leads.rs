@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_transport::{Class, Message};
@@ -19,9 +20,12 @@ use cribwork_types::{CodecError, RangeId, ReplicaId, StoreId};
 
 use crate::node::NodeShared;
 use crate::raft::kind;
-use crate::replica::{LeaderSeen, Replica};
+use crate::replica::{LeaderSeen, LiveInstance, Replica};
 
 const VERSION: u8 = 1;
+
+/// How long a follower that is behind hears nothing before it asks.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Ranges in one message.
 const RANGES_MAX: usize = 4096;
@@ -172,6 +176,17 @@ impl Replica {
         };
         let question = encode_question(&[self.lost()]);
         self.shared().send_leads(leader.store, kind::STILL_LEADS, question);
+    }
+
+    /// The last thing that a leader sends before it has nothing to do is how far its log is committed, and
+    /// that may be lost. A follower that has more in its log than it has applied, and hears nothing,
+    /// asks: a leader that is ahead of whoever asks repeats it.
+    pub(crate) fn ask_if_behind(&self, live: &LiveInstance) {
+        let (_, last) = live.log.bounds();
+        let behind = last.is_some_and(|last| last.index > self.applied_index());
+        if behind && !self.within(&self.last_message_ms, BEHIND_PATIENCE) {
+            self.ask_leader();
+        }
     }
 
     /// What to tell a member on `store` that does not know its leader. Whoever is no member any more

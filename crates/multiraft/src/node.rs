@@ -316,7 +316,7 @@ impl NodeShared {
             return;
         }
         match removal::tombstone(self.engine.as_ref(), range) {
-            Ok(Some(gone)) if gone >= id => {
+            Ok(Some(gone)) if gone >= id && !has(Bug::BuriedReturns) => {
                 let buried = Message {
                     range,
                     from: id,

@@ -470,8 +470,10 @@ pub(crate) fn install(
     );
     shared.engine.write(&batch)?;
     shared.metrics.snapshots_installed.inc();
-    if let Some(at) = applied.position {
-        replica.fates.lose(at.term, "a snapshot replaced the log");
+    match applied.position {
+        Some(at) if has(Bug::SnapshotSupersedes) => replica.fates.supersede(at.term),
+        Some(at) => replica.fates.lose(at.term, "a snapshot replaced the log"),
+        None => {}
     }
     if range != RangeId::PLACEMENT {
         shared.map.write().insert(Arc::new(descriptor.clone()));

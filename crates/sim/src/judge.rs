@@ -47,10 +47,22 @@ pub(crate) fn unsettled(cluster: &Cluster<'_>) -> anyhow::Result<Option<String>>
             return Ok(Some(format!("range {range} has {} replicas", indexes.len())));
         }
         if indexes.iter().any(|index| *index != indexes[0]) {
-            return Ok(Some(format!("range {range} is applied up to {indexes:?}")));
+            return Ok(Some(format!("range {range}: {}", whereabouts(cluster, range))));
         }
     }
     Ok(None)
+}
+
+/// How far each replica of a range has come, and whom it follows.
+fn whereabouts(cluster: &Cluster<'_>, range: RangeId) -> String {
+    let hosts = cluster.hosts.iter();
+    let replicas = hosts.filter_map(|host| Some((host, host.multi()?.replica(range)?)));
+    let told = replicas.map(|(host, replica)| {
+        let (view, applied) = (replica.leader(), replica.applied_index());
+        let (state, leader) = (replica.state().name(), view.leader.map(|it| it.store.get()));
+        format!("{} applied {applied}, {state}, leader {leader:?} of term {}", host.name, view.term)
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Records what every replica holds; the number of ranges, which must tile the key space.

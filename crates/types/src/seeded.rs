@@ -169,6 +169,12 @@ bugs! {
     RepeatUnknown = "repeat-unknown",
     /// The client does not wait for the primary, which decides, before it commits the other keys.
     CommitSecondariesFirst = "commit-secondaries-first",
+    /// A replica takes its fingerprint behind more than the entry that asked for it.
+    FingerprintLate = "fingerprint-late",
+    /// A store makes a replica again under an id that it was rid of.
+    BuriedReturns = "buried-returns",
+    /// A proposal that a snapshot may hold is answered as one that was certainly not applied.
+    SnapshotSupersedes = "snapshot-supersedes",
     /// A leader goes cold with work under way, and resumes in its term.
     ColdMidWork = "cold-mid-work",
     /// A cold replica sleeps on when its leader dies.
