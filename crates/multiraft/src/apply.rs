@@ -21,6 +21,7 @@ use crate::effect::{Effect, RangeState, SplitEffect};
 use crate::error::RaftError;
 use crate::fate::{Applied, Fate};
 use crate::keys;
+use crate::merge;
 use crate::node::NodeShared;
 use crate::options::APPLY_ROUND_BYTES_MAX;
 use crate::position::Position;
@@ -82,6 +83,8 @@ struct Prepared {
     entries: u64,
     /// Index of an entry that asks for a fingerprint, the last one of these.
     fingerprint: Option<u64>,
+    /// The replica whose range the last one of these has absorbed.
+    absorbed: Option<Arc<Replica>>,
     /// None if more entries of the same job follow.
     done: Option<Done>,
 }
@@ -165,7 +168,8 @@ fn apply_round(shared: &Arc<NodeShared>, round: impl Iterator<Item = Job>) {
 }
 
 /// Adds entries to the round. An entry that asks for a fingerprint ends it, so that the store holds what
-/// that entry has before it, and nothing more.
+/// that entry has before it, and nothing more; so does one that ends another range, of which nothing may
+/// be written behind it.
 fn apply_entries(
     shared: &Arc<NodeShared>,
     replica: &Arc<Replica>,
@@ -174,6 +178,11 @@ fn apply_entries(
     batch: &mut WriteBatch,
     prepared: &mut Vec<Prepared>,
 ) {
+    if shared.replica(replica.range_id()).is_none_or(|known| !Arc::ptr_eq(&known, replica)) {
+        // Its range was absorbed by its neighbour, and its instance is about to be closed.
+        let _ = done.send(Ok(()));
+        return;
+    }
     if has(Bug::ApplyOutOfOrder) {
         entries.reverse();
     }
@@ -190,14 +199,18 @@ fn apply_entries(
         if entries.len() == 0 {
             ready.done = done.take();
         }
-        let asked = ready.fingerprint;
+        let (asked, absorbs) = (ready.fingerprint, ready.absorbed.is_some());
         prepared.push(ready);
         if let Some(index) = asked {
             shared.verifier.expect(replica.range_id(), index);
-            if let Err(error) = write(shared, std::mem::take(batch), std::mem::take(prepared)) {
-                done.map(|done| done.send(Err(error)));
-                return;
-            }
+        }
+        if (asked.is_some() || absorbs)
+            && let Err(error) = write(shared, std::mem::take(batch), std::mem::take(prepared))
+        {
+            done.map(|done| done.send(Err(error)));
+            return;
+        }
+        if let Some(index) = asked {
             shared.take_fingerprint(replica, index);
         }
     }
@@ -229,15 +242,23 @@ fn write(
 
 /// Shows the world what was written: first state, then callers.
 fn publish(shared: &Arc<NodeShared>, ready: Prepared) {
-    let Prepared { replica, applied, descriptor, children, fates, term, entries, done, .. } = ready;
+    let Prepared { replica, applied, descriptor, children, fates, term, entries, .. } = ready;
+    let (absorbed, done) = (ready.absorbed, ready.done);
     shared.metrics.applied_entries.inc_by(entries);
     if let Some(descriptor) = descriptor {
         let before = replica.descriptor();
+        let target = replica.range_id();
+        absorbed.iter().for_each(|source| merge::let_go(shared, source, target));
         // The placement group covers no keys, and the map takes in nothing without.
         shared.map.write().insert(Arc::new(descriptor.clone()));
         replica.publish(applied, Some(descriptor));
         shared.observer.range_changed(replica.descriptor());
         replica.members_changed(&before);
+        if let Some(source) = absorbed {
+            // What was proposed behind the freeze and has no fate yet had no effect: nothing has, there.
+            let now = replica.descriptor().as_ref().clone();
+            source.end_absorbed(Fate::StaleEpoch(Box::new(now)));
+        }
     } else {
         replica.publish(applied, None);
     }
@@ -270,9 +291,10 @@ struct Working<'a> {
     children: Vec<Child>,
     fates: Vec<(u64, Vec<Fate>)>,
     fingerprint: Option<u64>,
+    absorbed: Option<Arc<Replica>>,
 }
 
-/// Works entries into `batch`, up to one that asks for a fingerprint.
+/// Works entries into `batch`, up to one that asks for a fingerprint or absorbs another range.
 fn prepare(
     shared: &NodeShared,
     replica: Arc<Replica>,
@@ -287,10 +309,12 @@ fn prepare(
         children: Vec::new(),
         fates: Vec::new(),
         fingerprint: None,
+        absorbed: None,
     };
     let (mut term, mut count) = (0, 0);
     let mark = batch.mutations.len();
     while (working.fingerprint.is_none() || has(Bug::FingerprintLate))
+        && working.absorbed.is_none()
         && let Some(entry) = entries.next()
     {
         term = term.max(entry.position.term);
@@ -309,7 +333,7 @@ fn prepare(
     } else {
         batch.put(Cf::State, keys::applied(range), working.state.applied.encode());
     }
-    let Working { state, changed, children, fates, fingerprint, .. } = working;
+    let Working { state, changed, children, fates, fingerprint, absorbed, .. } = working;
     let RangeState { descriptor, applied } = state;
     let descriptor = changed.then(|| descriptor.as_ref().clone());
     if let Some(descriptor) = &descriptor
@@ -320,9 +344,18 @@ fn prepare(
         let record = ReplicaRecord { id, initialised: true, descriptor: descriptor.clone() };
         put_record(batch, &record);
     }
-    let entries = count;
-    let done = None;
-    Ok(Prepared { replica, applied, descriptor, children, fates, term, entries, fingerprint, done })
+    Ok(Prepared {
+        replica,
+        applied,
+        descriptor,
+        children,
+        fates,
+        term,
+        entries: count,
+        fingerprint,
+        absorbed,
+        done: None,
+    })
 }
 
 impl Working<'_> {
@@ -371,6 +404,12 @@ impl Working<'_> {
             }
             Ok(Effect::Split(split)) => return self.split(*split, batch),
             Ok(Effect::Fingerprint) => self.fingerprint = Some(position.index),
+            Ok(Effect::Changed) => self.changed = true,
+            Ok(Effect::Absorbed(right)) => {
+                let target = self.state.descriptor.id;
+                self.absorbed = merge::bury_absorbed(self.shared, target, &right, batch)?;
+                self.changed = true;
+            }
             Ok(Effect::Nothing) => {}
         }
         Ok(Fate::Applied(Applied { index: position.index }))

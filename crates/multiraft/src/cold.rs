@@ -124,6 +124,7 @@ impl Replica {
             && !self.removing.load(Ordering::Acquire)
             && self.handing_over_to.load(Ordering::Acquire) == 0
             && self.fences.load(Ordering::Acquire) == 0
+            && !self.is_merging()
             && self.sending.load(Ordering::Acquire) == 0
             && self.changing.try_lock().is_ok()
             && self.fates.is_empty()

@@ -5,17 +5,24 @@
 //! entry   = version u8, proposer nonce u64, proposal u64, command*
 //! command = kind u8, term u64, conf_ver u64, version u64, body
 //! body    = write: WriteBatch | split: key, right id, leader store, (store, replica)* | barrier | fingerprint
+//!         | freeze, pin: merge id, other range and its version | absorb: merge id, right descriptor | abandon: merge id, epoch
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_types::codec::{Reader, put_bytes};
-use cribwork_types::{CodecError, RangeEpoch, RangeId, ReplicaId, StoreId, WriteBatch};
+use cribwork_types::{
+    CodecError, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, StoreId, WriteBatch,
+};
 
 const VERSION: u8 = 1;
 const WRITE: u8 = 1;
 const SPLIT: u8 = 2;
 const BARRIER: u8 = 3;
 const FINGERPRINT: u8 = 4;
+const FREEZE: u8 = 5;
+const PIN: u8 = 6;
+const ABSORB: u8 = 7;
+const ABANDON: u8 = 8;
 
 /// Names one proposal in one life of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +57,28 @@ pub(crate) enum Body {
     Barrier,
     /// Nothing to the data: every replica takes the checksum of what it holds behind this entry.
     Fingerprint,
+    /// The range is about to be absorbed by its left neighbour: nothing is read or written from here on.
+    Freeze {
+        merge: u64,
+        with: RangeId,
+        with_version: u64,
+    },
+    /// The range is about to absorb its right neighbour: its bounds and members stay as they are.
+    Pin {
+        merge: u64,
+        with: RangeId,
+        with_version: u64,
+    },
+    /// The range absorbs its right neighbour, which is frozen on every store.
+    Absorb {
+        merge: u64,
+        right: RangeDescriptor,
+    },
+    /// The merge does not take place: neither now, nor if what began it comes late.
+    Abandon {
+        merge: u64,
+        planned: RangeEpoch,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +99,10 @@ impl Command {
             Body::Split(_) => SPLIT,
             Body::Barrier => BARRIER,
             Body::Fingerprint => FINGERPRINT,
+            Body::Freeze { .. } => FREEZE,
+            Body::Pin { .. } => PIN,
+            Body::Absorb { .. } => ABSORB,
+            Body::Abandon { .. } => ABANDON,
         });
         out.put_u64(self.evaluated.term);
         out.put_u64(self.evaluated.epoch.conf_ver);
@@ -87,6 +120,21 @@ impl Command {
                 }
             }
             Body::Barrier | Body::Fingerprint => {}
+            Body::Freeze { merge, with, with_version }
+            | Body::Pin { merge, with, with_version } => {
+                out.put_u64(*merge);
+                out.put_u64(with.get());
+                out.put_u64(*with_version);
+            }
+            Body::Absorb { merge, right } => {
+                out.put_u64(*merge);
+                put_bytes(&mut out, &right.encode());
+            }
+            Body::Abandon { merge, planned } => {
+                out.put_u64(*merge);
+                out.put_u64(planned.conf_ver);
+                out.put_u64(planned.version);
+            }
         }
         out.freeze()
     }
@@ -109,6 +157,23 @@ impl Command {
             }
             BARRIER => Body::Barrier,
             FINGERPRINT => Body::Fingerprint,
+            FREEZE | PIN => {
+                let (merge, with, with_version) =
+                    (reader.u64()?, RangeId(reader.u64()?), reader.u64()?);
+                match kind {
+                    FREEZE => Body::Freeze { merge, with, with_version },
+                    _ => Body::Pin { merge, with, with_version },
+                }
+            }
+            ABSORB => {
+                let merge = reader.u64()?;
+                Body::Absorb { merge, right: RangeDescriptor::decode(reader.bytes()?)? }
+            }
+            ABANDON => {
+                let merge = reader.u64()?;
+                let planned = RangeEpoch { conf_ver: reader.u64()?, version: reader.u64()? };
+                Body::Abandon { merge, planned }
+            }
             // A newer build wrote this. Skipping it would make this replica differ from the others.
             _ => return Err(reader.malformed("unknown command")),
         };
@@ -158,7 +223,17 @@ mod tests {
             replicas: vec![(StoreId(1), ReplicaId(10)), (StoreId(2), ReplicaId(11))],
             leader: StoreId(1),
         };
-        let bodies = [Body::Write(batch), Body::Split(split), Body::Barrier, Body::Fingerprint];
+        let right = RangeDescriptor { id: RangeId(9), ..RangeDescriptor::default() };
+        let bodies = [
+            Body::Write(batch),
+            Body::Split(split),
+            Body::Barrier,
+            Body::Fingerprint,
+            Body::Freeze { merge: 3, with: RangeId(4), with_version: 5 },
+            Body::Pin { merge: 3, with: RangeId(9), with_version: 6 },
+            Body::Absorb { merge: 3, right },
+            Body::Abandon { merge: 3, planned: evaluated.epoch },
+        ];
         let commands: Vec<Command> = bodies.map(|body| Command { evaluated, body }).into();
         let encoded: Vec<Bytes> = commands.iter().map(Command::encode).collect();
         let id = ProposalId { nonce: 7, number: 8 };

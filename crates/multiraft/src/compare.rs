@@ -22,6 +22,7 @@ use crate::keys;
 use crate::overlay::{Overlay, Row};
 use crate::position::Position;
 use crate::records::{Payload, ReplicaRecord, decode_entry};
+use crate::removal;
 use crate::seed::put_record;
 use crate::snapshot::parts;
 
@@ -181,7 +182,7 @@ impl<'a> Held<'a> {
         let Some(replica) = self.replicas.get(&range) else { return Ok(()) };
         let mut state = replica.state.clone();
         let count = entries.len() as u64;
-        let mut made = Vec::new();
+        let (mut made, mut strayed) = (Vec::new(), None);
         for (position, payload) in entries {
             let mut batch = WriteBatch::new();
             match payload {
@@ -199,7 +200,20 @@ impl<'a> Held<'a> {
                                     made.push(seed.record);
                                 }
                             }
-                            Ok(Effect::Nothing | Effect::Fingerprint) | Err(_) => {}
+                            Ok(Effect::Absorbed(right)) => {
+                                let gone = self.replicas.remove(&right.id);
+                                match gone.filter(|it| it.state.applied.is_frozen()) {
+                                    Some(gone) => {
+                                        removal::bury(&mut batch, right.id, gone.record.id);
+                                    }
+                                    None => {
+                                        let lost = format!("range {} is not here", right.id);
+                                        strayed = Some(format!("it absorbs a range: {lost}"));
+                                    }
+                                }
+                            }
+                            Ok(Effect::Nothing | Effect::Changed | Effect::Fingerprint)
+                            | Err(_) => {}
                         }
                     }
                 }
@@ -216,6 +230,7 @@ impl<'a> Held<'a> {
         replica.record.descriptor = state.descriptor.as_ref().clone();
         replica.state = state;
         replica.replayed += count;
+        replica.strayed = strayed;
         let mut batch = WriteBatch::new();
         batch.put(Cf::State, keys::applied(range), replica.state.applied.encode());
         put_record(&mut batch, &replica.record);

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use cribwork_types::seeded::{Bug, has};
-use cribwork_types::{RangeDescriptor, ReplicaRole, StoreId, WriteBatch};
+use cribwork_types::{
+    RangeDescriptor, RangeEpoch, ReplicaDescriptor, ReplicaRole, StoreId, WriteBatch,
+};
 
 use crate::command::{Body, Command, SplitCommand};
 use crate::fate::Fate;
 use crate::members::with_members;
 use crate::position::Position;
-use crate::records::{AppliedRecord, Members, ReplicaRecord};
+use crate::records::{AppliedRecord, Members, MergeSide, Merging, ReplicaRecord};
 use crate::seed::Seed;
 
 /// A range as of its last applied entry.
@@ -29,6 +31,10 @@ pub(crate) enum Effect {
     Write(WriteBatch),
     Split(Box<SplitEffect>),
     Fingerprint,
+    /// Only the range itself is another one.
+    Changed,
+    /// The range holds the keys of this one, too, which is no more.
+    Absorbed(Box<RangeDescriptor>),
 }
 
 /// Both sides of a split.
@@ -77,9 +83,13 @@ impl RangeState {
         let now = self.descriptor.epoch;
         let stale = match &body {
             Body::Write(_) if has(Bug::SkipEpochCheck) => false,
-            Body::Write(_) => evaluated.epoch.version != now.version,
+            // What was evaluated before the freeze has its version from before, too.
+            Body::Write(_) => evaluated.epoch.version != now.version || self.applied.is_frozen(),
             Body::Split(_) => evaluated.epoch != now,
-            Body::Barrier | Body::Fingerprint => false,
+            Body::Freeze { merge, .. } | Body::Pin { merge, .. } => {
+                evaluated.epoch != now && !self.takes_part_in(*merge)
+            }
+            Body::Barrier | Body::Fingerprint | Body::Absorb { .. } | Body::Abandon { .. } => false,
         };
         if stale {
             return Err(Fate::StaleEpoch(Box::new(self.descriptor.as_ref().clone())));
@@ -89,10 +99,72 @@ impl RangeState {
             Body::Split(split) => self.split(position, &split),
             Body::Barrier => Ok(Effect::Nothing),
             Body::Fingerprint => Ok(Effect::Fingerprint),
+            Body::Freeze { merge: id, with, with_version } => {
+                self.begin_merge(Merging { id, with, with_version, side: MergeSide::Source })
+            }
+            Body::Pin { merge: id, with, with_version } => {
+                self.begin_merge(Merging { id, with, with_version, side: MergeSide::Target })
+            }
+            Body::Absorb { merge, right } => self.absorb(merge, right),
+            Body::Abandon { merge, planned } => Ok(self.abandon(merge, planned)),
         }
     }
 
+    fn takes_part_in(&self, merge: u64) -> bool {
+        self.applied.merging.is_some_and(|merging| merging.id == merge)
+    }
+
+    fn raise_version(&mut self) {
+        let mut descriptor = self.descriptor.as_ref().clone();
+        descriptor.epoch.version += 1;
+        self.descriptor = Arc::new(descriptor);
+    }
+
+    fn begin_merge(&mut self, merge: Merging) -> Result<Effect, Fate> {
+        match self.applied.merging {
+            Some(merging) if merging.id == merge.id => return Ok(Effect::Nothing),
+            Some(_) => return Err(Fate::Refused("the range takes part in another merge")),
+            None => {}
+        }
+        let votes = |it: &ReplicaDescriptor| it.role == ReplicaRole::Voter;
+        if !self.descriptor.replicas.iter().all(votes) {
+            return Err(Fate::Refused("the range is changing its members"));
+        }
+        self.applied.merging = Some(merge);
+        if merge.side == MergeSide::Source {
+            // Whatever was evaluated before has no effect behind this.
+            self.raise_version();
+        }
+        Ok(Effect::Changed)
+    }
+
+    fn absorb(&mut self, merge: u64, right: RangeDescriptor) -> Result<Effect, Fate> {
+        if !self.takes_part_in(merge) {
+            return Err(Fate::Refused("the range takes no part in this merge"));
+        }
+        let merged = cribwork_router::merge(&self.descriptor, &right)
+            .map_err(|_| Fate::Refused("the ranges cannot be merged"))?;
+        self.descriptor = Arc::new(merged);
+        self.applied.merging = None;
+        Ok(Effect::Absorbed(Box::new(right)))
+    }
+
+    /// Lets the range go on. Even if nothing of the merge had come here yet, its epoch is another one
+    /// afterwards, so that what comes late has no effect.
+    fn abandon(&mut self, merge: u64, planned: RangeEpoch) -> Effect {
+        if self.takes_part_in(merge) {
+            self.applied.merging = None;
+        } else if self.descriptor.epoch != planned || self.applied.merging.is_some() {
+            return Effect::Nothing;
+        }
+        self.raise_version();
+        Effect::Changed
+    }
+
     fn split(&mut self, position: Position, split: &SplitCommand) -> Result<Effect, Fate> {
+        if self.applied.merging.is_some() && !has(Bug::SplitWhilePinned) {
+            return Err(Fate::Refused("the range is about to be merged"));
+        }
         if self.applied.members.voter_sets.len() != 1 && !has(Bug::SplitWhileJoint) {
             return Err(Fate::Refused("the range is changing its members"));
         }

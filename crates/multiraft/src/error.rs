@@ -89,6 +89,12 @@ pub enum RaftError {
         /// What stands in the way.
         why: &'static str,
     },
+    /// The range is about to be merged into its neighbour: nothing in it is read or written for a moment.
+    #[error("range {range}: it is being merged")]
+    Merging {
+        /// The range asked for.
+        range: RangeId,
+    },
     /// The node is shutting down.
     #[error("the node is shutting down")]
     Shutdown,
@@ -126,6 +132,7 @@ impl CodedError for RaftError {
             RaftError::Undetermined { .. } => "CW-RAFT-UNDETERMINED",
             RaftError::TransferFailed { .. } => "CW-RAFT-TRANSFER",
             RaftError::ChangeFailed { .. } => "CW-RAFT-CHANGE",
+            RaftError::Merging { .. } => "CW-RAFT-MERGING",
             RaftError::Shutdown => "CW-RAFT-SHUTDOWN",
             RaftError::Engine(_) => "CW-RAFT-ENGINE",
             RaftError::Codec(_) => "CW-RAFT-CODEC",
@@ -142,6 +149,7 @@ impl CodedError for RaftError {
                 | RaftError::RangeNotFound { .. }
                 | RaftError::TransferFailed { .. }
                 | RaftError::ChangeFailed { .. }
+                | RaftError::Merging { .. }
                 | RaftError::Shutdown
         )
     }
@@ -159,6 +167,7 @@ impl CodedError for RaftError {
                 "check that the target is up and caught up, then retry"
             }
             RaftError::ChangeFailed { .. } => "wait for what the message names, then retry",
+            RaftError::Merging { .. } => "back off and retry: its keys move to another range",
             RaftError::Shutdown => "ask another node",
             RaftError::Engine(_) => "check the node's disk and its log",
             RaftError::Codec(_) => "the store is damaged: rebuild this node from the others",

@@ -82,6 +82,14 @@ impl FateTable {
         }
     }
 
+    /// Everything that has no fate yet has this one.
+    pub(crate) fn decide_rest(&self, fate: &Fate) {
+        let rest = std::mem::take(&mut *self.waiting.lock());
+        for caller in rest.into_values().flat_map(|waiting| waiting.callers) {
+            let _ = caller.send(fate.clone());
+        }
+    }
+
     /// An entry of `term` was applied: what was proposed in earlier terms and is still here is not
     /// in the log before it, and can never come after it.
     pub(crate) fn supersede(&self, term: u64) {

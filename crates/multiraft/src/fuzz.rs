@@ -17,7 +17,7 @@ use crate::effect::{Effect, RangeState};
 use crate::fate::Fate;
 use crate::liveness::Liveness;
 use crate::position::{Position, VoteRecord};
-use crate::records::{self, AppliedRecord, Members, Payload, ReplicaRecord};
+use crate::records::{self, AppliedRecord, Members, MergeSide, Merging, Payload, ReplicaRecord};
 
 /// Puts the checksum of a sealed record right.
 pub(crate) fn seal(bytes: &mut [u8]) {
@@ -68,7 +68,7 @@ pub(crate) fn descriptor() -> RangeDescriptor {
 
 pub(crate) fn applied() -> AppliedRecord {
     let at = |index| Some(Position { term: 5, index });
-    AppliedRecord { position: at(9), members_at: at(0), members: members() }
+    AppliedRecord { position: at(9), members_at: at(0), members: members(), merging: None }
 }
 
 #[test]
@@ -120,7 +120,9 @@ fn replica_records() {
 
 #[test]
 fn applied_records() {
-    let seeds = [AppliedRecord::default().encode(), applied().encode()];
+    let merging = Merging { id: 7, with: RangeId(9), with_version: 3, side: MergeSide::Source };
+    let merging = AppliedRecord { merging: Some(merging), ..applied() };
+    let seeds = [AppliedRecord::default().encode(), applied().encode(), merging.encode()];
     target("applied_records").seeds(seeds).repair(seal).run(|bytes| {
         let decoded = AppliedRecord::decode(Bytes::copy_from_slice(bytes));
         if let Ok(record) = &decoded {
@@ -155,13 +157,34 @@ fn log() -> Vec<Bytes> {
     ]
 }
 
+/// The same for a range that absorbs its neighbour, or is about to be absorbed, or neither.
+fn merges() -> Vec<Bytes> {
+    let (with, with_version) = (RangeId(9), 1);
+    let mut right = range_state().descriptor.as_ref().clone();
+    right.id = with;
+    right.span = KeyRange::new(right.span.end.clone(), key::encode(b"z"));
+    let abandon = Body::Abandon { merge: 8, planned: RangeEpoch { conf_ver: 1, version: 3 } };
+    let bodies = [
+        (RangeEpoch::INITIAL, Body::Pin { merge: 7, with, with_version }),
+        (RangeEpoch::INITIAL, Body::Absorb { merge: 7, right }),
+        (RangeEpoch { conf_ver: 1, version: 2 }, Body::Freeze { merge: 8, with, with_version }),
+        (RangeEpoch::INITIAL, abandon),
+    ];
+    let entry = |(epoch, body)| {
+        let command = Command { evaluated: Evaluated { term: 3, epoch }, body }.encode();
+        let payload = encode_payload(ProposalId { nonce: 1, number: 2 }, &[command]);
+        records::encode_entry(3, &Payload::Commands(payload))
+    };
+    bodies.into_iter().map(entry).collect()
+}
+
 /// A range of three voters that all entries of [`log`] fit.
 fn range_state() -> RangeState {
     let mut descriptor = descriptor();
     descriptor.replicas.truncate(3);
     descriptor.replicas.iter_mut().for_each(|replica| replica.role = ReplicaRole::Voter);
     let members = Members::of(&descriptor);
-    let applied = AppliedRecord { position: None, members_at: None, members };
+    let applied = AppliedRecord { position: None, members_at: None, members, merging: None };
     RangeState { descriptor: Arc::new(descriptor), applied }
 }
 
@@ -186,6 +209,11 @@ fn apply(state: &mut RangeState, position: Position, payload: Payload) -> String
                     commands.into_iter().map(|command| match state.command(position, command) {
                         Ok(Effect::Nothing) => "nothing",
                         Ok(Effect::Fingerprint) => "fingerprint",
+                        Ok(Effect::Changed) => "changed",
+                        Ok(Effect::Absorbed(right)) => {
+                            assert_eq!(right.span.start, before.span.end, "its neighbour");
+                            "absorbed"
+                        }
                         Ok(Effect::Write(_)) => "write",
                         Ok(Effect::Split(split)) => {
                             assert_eq!(split.left.span.end, split.right.span.start, "no gap");
@@ -226,9 +254,9 @@ fn committed_entries() {
         entries.iter().flat_map(|entry| [&length(entry)[..], entry].concat()).collect()
     };
     let seeds: Vec<_> = log().iter().map(|entry| joined(std::slice::from_ref(entry))).collect();
-    let whole = joined(&log());
+    let whole = [joined(&log()), joined(&merges())];
     target("committed_entries")
-        .seed(whole)
+        .seeds(whole)
         .seeds(seeds)
         .repair(seal_each)
         .memory_per_byte(256)

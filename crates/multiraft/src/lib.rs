@@ -9,7 +9,7 @@
 //!
 //! * [`MultiRaft`] is a node's set of replicas: registry, start-up, liveness driver.
 //! * [`compare`] tells whether stopped stores hold the same.
-//! * [`Replica`] is one of them: propose, read, split, transfer of leadership.
+//! * [`Replica`] is one of them: propose, read, split, merge, transfer of leadership.
 //! * Modules under `raft` adapt openraft to the log, the state machine and the transport; they are
 //!   generic over openraft's async runtime, and everything else sees them through one trait.
 //!
@@ -28,6 +28,7 @@ mod driver;
 mod effect;
 mod error;
 mod fate;
+mod fence;
 mod fingerprint;
 #[cfg(test)]
 mod fuzz;
@@ -38,6 +39,7 @@ mod liveness;
 mod log;
 mod log_view;
 mod members;
+mod merge;
 mod metrics;
 mod node;
 mod observer;
@@ -62,6 +64,7 @@ pub use fate::Applied;
 pub use fingerprint::{Fingerprint, fingerprints};
 pub use log_view::{StoredEntry, StoredLog, has_open_split, stored_logs};
 pub use members::ReplicaChange;
+pub use merge::MergePart;
 pub use metrics::MultiRaftMetrics;
 pub use node::{MultiRaft, NodeParts, Sender};
 pub use observer::{NoObserver, Observer};

@@ -103,6 +103,11 @@ impl Replica {
         let busy = RaftError::ChangeFailed { range, why: "another change is under way" };
         let _one_at_a_time = self.changing.try_lock().map_err(|_| busy)?;
         let term = self.token().await?.term();
+        // Not before: by now it has applied everything of earlier leaders, and what it proposes itself
+        // has to wait for this change.
+        if self.is_merging() && !has(Bug::SplitWhilePinned) {
+            return Err(RaftError::ChangeFailed { range, why: "it is about to be merged" });
+        }
         if self.descriptor().is_joint() {
             self.flatten(term).await?;
         }

@@ -26,6 +26,7 @@ pub struct MultiRaftMetrics {
     pub(crate) snapshots_refused: Counter,
     pub(crate) membership_changes: Counter,
     pub(crate) destroyed: Counter,
+    pub(crate) absorbed: Counter,
     pub(crate) gone_cold: Counter,
     pub(crate) live_replicas: Gauge,
 }
@@ -66,6 +67,7 @@ impl MultiRaftMetrics {
             ),
             ("gone_cold", "Idle replicas that closed their Raft instance", &m.gone_cold),
             ("destroyed", "Replicas removed from this store", &m.destroyed),
+            ("absorbed", "Replicas whose range was merged into its neighbour", &m.absorbed),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("cribwork_raft_{name}"), help, counter.clone());

@@ -262,12 +262,15 @@ impl NodeShared {
         }
     }
 
-    /// A snapshot must not overlap another local range: that range would lose data.
+    /// A snapshot must not overlap another local range: that range would lose data. One that it covers was
+    /// absorbed by it ([`NodeShared::merged_into`]).
     pub(crate) fn check_overlap(&self, descriptor: &RangeDescriptor) -> Result<(), &'static str> {
+        let covered: Vec<RangeId> =
+            self.merged_into(descriptor).iter().map(|it| it.range_id()).collect();
         let map = self.map.read();
-        let other = map
-            .scan(&descriptor.span, usize::MAX)
-            .any(|entry| entry.descriptor.id != descriptor.id);
+        let other = map.scan(&descriptor.span, usize::MAX).any(|entry| {
+            entry.descriptor.id != descriptor.id && !covered.contains(&entry.descriptor.id)
+        });
         match other && descriptor.id != RangeId::PLACEMENT && !has(Bug::OverlapIgnored) {
             true => Err("it overlaps another range of this store"),
             false => Ok(()),
@@ -610,6 +613,14 @@ fn load(shared: &Arc<NodeShared>) -> Result<Vec<Arc<Replica>>, RaftError> {
             replica.recall_leader(decode_vote(vote)?);
         }
         found = cursor.next()?;
+    }
+    for range in removal::tombstones(snapshot.as_ref())?.into_keys() {
+        let here = shared.replica(range).is_some();
+        let mut left = snapshot.cursor(Cf::Raft, &keys::whole_group(range));
+        if !here && left.seek_to_first()? {
+            // Its range was absorbed, and the crash came before the end of its instance.
+            removal::sweep(shared.engine.as_ref(), range)?;
+        }
     }
     Ok(forgotten)
 }

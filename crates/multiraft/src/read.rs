@@ -18,6 +18,9 @@ use crate::error::RaftError;
 use crate::raft::WriteError;
 use crate::replica::{LiveInstance, Replica};
 
+/// How long a frozen leader tries to prove that it leads.
+const FROZEN_PROOF_MAX: Duration = Duration::from_millis(200);
+
 /// Under which leadership and epoch something was read or evaluated. A command proposed with it
 /// takes effect only if both still hold when it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,15 @@ impl WriteToken {
     /// The range's epoch at the evaluation.
     pub fn epoch(&self) -> RangeEpoch {
         self.epoch
+    }
+
+    pub(crate) fn of(term: u64, epoch: RangeEpoch) -> Self {
+        Self { term, epoch }
+    }
+
+    /// The same leadership, another epoch.
+    pub(crate) fn at(self, epoch: RangeEpoch) -> Self {
+        Self { epoch, ..self }
     }
 
     pub(crate) fn evaluated(&self) -> Evaluated {
@@ -152,7 +164,8 @@ impl Replica {
     /// [`RaftError::NotLeader`] if this replica does not lead.
     pub async fn token(self: &Arc<Self>) -> Result<WriteToken, RaftError> {
         let term = self.serving_term.load(Ordering::Acquire);
-        let term = match term != 0 && self.handing_over_to.load(Ordering::Acquire) == 0 {
+        let hands_over = self.handing_over_to.load(Ordering::Acquire) != 0;
+        let term = match term != 0 && !hands_over && !self.is_frozen() {
             true => term,
             false => {
                 let now = self.shared().runtime.now();
@@ -184,6 +197,7 @@ impl Replica {
         let hands_over = self.handing_over_to.load(Ordering::SeqCst) != 0;
         let fenced = self.fences.load(Ordering::SeqCst) != 0 && !has(Bug::FenceForgotten);
         !fenced
+            && !self.is_frozen()
             && (!hands_over || has(Bug::TransferKeepsLease))
             && self.serving_term.load(Ordering::SeqCst) == term
     }
@@ -194,13 +208,18 @@ impl Replica {
         ReadHandle { snapshot, descriptor, token }
     }
 
-    /// Waits until this replica serves, if it leads, hands over, or nobody is known to lead; the term.
+    /// Waits until this replica serves, if it leads, hands over, is frozen, or nobody is known to lead; the
+    /// term.
     async fn serving(self: &Arc<Self>, deadline: Duration) -> Result<u64, RaftError> {
         loop {
             let changed = self.changed.notified();
             let view = self.leader();
             let handing_over = self.handing_over_to.load(Ordering::Acquire) != 0;
-            if view.is_self && !handing_over {
+            let frozen = self.is_frozen();
+            if let Some(error) = self.absorbed_error() {
+                return Err(error);
+            }
+            if view.is_self && !handing_over && !frozen {
                 return Ok(view.term);
             }
             let elsewhere = view.leader.is_some_and(|leader| leader.id != self.replica_id());
@@ -216,8 +235,25 @@ impl Replica {
             }
             let left = deadline.saturating_sub(self.shared().runtime.now());
             if self.shared().runtime.timeout(left, changed).await.is_err() {
-                return Err(self.not_leader());
+                return Err(match frozen {
+                    true => self.frozen_error().await,
+                    false => self.not_leader(),
+                });
             }
+        }
+    }
+
+    /// What whoever has waited for a frozen range is told: one that was merged elsewhere, without this store,
+    /// has no majority any more, and is to be looked for.
+    async fn frozen_error(self: &Arc<Self>) -> RaftError {
+        let range = self.range_id();
+        let confirmed = match self.instance().await {
+            Ok(live) => self.confirm(&live, FROZEN_PROOF_MAX).await.is_ok(),
+            Err(error) => return error,
+        };
+        match confirmed {
+            true => RaftError::Merging { range },
+            false => RaftError::NotLeader { range, leader: None },
         }
     }
 

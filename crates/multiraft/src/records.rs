@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_types::codec::{Reader, put_bytes};
-use cribwork_types::{CodecError, RangeDescriptor, ReplicaId, StoreId};
+use cribwork_types::{CodecError, RangeDescriptor, RangeId, ReplicaId, StoreId};
 
 use crate::position::{Position, VoteRecord};
 
 const VERSION: u8 = 1;
+
+/// A range's side in a merge, as a byte.
+const TARGET: u8 = 1;
+const SOURCE: u8 = 2;
 
 /// Frames `body`: `version u8, crc32c u32, body`.
 pub(crate) fn seal(body: &[u8]) -> Bytes {
@@ -207,14 +211,49 @@ pub(crate) struct AppliedRecord {
     /// Where the members below were set.
     pub(crate) members_at: Option<Position>,
     pub(crate) members: Members,
+    /// The merge that the range takes part in.
+    pub(crate) merging: Option<Merging>,
+}
+
+/// What a range that is about to be merged holds still for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Merging {
+    /// Placement's name of the merge.
+    pub(crate) id: u64,
+    /// The other range.
+    pub(crate) with: RangeId,
+    /// Its version when the merge was planned. While it has no later one, the merge may still come.
+    pub(crate) with_version: u64,
+    pub(crate) side: MergeSide,
+}
+
+/// Which of two ranges that are merged this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MergeSide {
+    /// The left one, which absorbs the other: its bounds and members stay as they are.
+    Target,
+    /// The right one: it is frozen, nothing in it is read or written.
+    Source,
 }
 
 impl AppliedRecord {
+    /// True if nothing of the range is read or written now.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.merging.is_some_and(|merging| merging.side == MergeSide::Source)
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut body = BytesMut::with_capacity(128);
         Position::encode_option_into(self.position, &mut body);
         Position::encode_option_into(self.members_at, &mut body);
         self.members.encode_into(&mut body);
+        // Nothing, as ever, if there is no merge.
+        if let Some(Merging { id, with, with_version, side }) = self.merging {
+            body.put_u8(if side == MergeSide::Target { TARGET } else { SOURCE });
+            body.put_u64(id);
+            body.put_u64(with.get());
+            body.put_u64(with_version);
+        }
         seal(&body)
     }
 
@@ -223,8 +262,24 @@ impl AppliedRecord {
         let position = Position::decode_option(&mut reader)?;
         let members_at = Position::decode_option(&mut reader)?;
         let members = Members::decode(&mut reader)?;
+        let merging = match reader.remaining() {
+            0 => None,
+            _ => Some(Merging::decode(&mut reader)?),
+        };
         reader.finish()?;
-        Ok(Self { position, members_at, members })
+        Ok(Self { position, members_at, members, merging })
+    }
+}
+
+impl Merging {
+    fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
+        let side = match reader.u8()? {
+            TARGET => MergeSide::Target,
+            SOURCE => MergeSide::Source,
+            _ => return Err(reader.malformed("unknown side of a merge")),
+        };
+        let (id, with, with_version) = (reader.u64()?, RangeId(reader.u64()?), reader.u64()?);
+        Ok(Self { id, with, with_version, side })
     }
 }
 
@@ -285,5 +340,9 @@ mod tests {
         record.members.voter_sets.push([ReplicaId(1), ReplicaId(2)].into());
         record.members.stores = [1, 2].map(|id| (ReplicaId(id), StoreId(id + 2))).into();
         assert_eq!(AppliedRecord::decode(record.encode()).unwrap(), record);
+        for side in [MergeSide::Target, MergeSide::Source] {
+            record.merging = Some(Merging { id: 5, with: RangeId(6), with_version: 7, side });
+            assert_eq!(AppliedRecord::decode(record.encode()).unwrap(), record);
+        }
     }
 }

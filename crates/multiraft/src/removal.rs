@@ -107,6 +107,13 @@ pub(crate) fn destroy(shared: &Arc<NodeShared>, replica: &Arc<Replica>) -> Resul
     Ok(())
 }
 
+/// Removes what the log of a range that a store was rid of still holds.
+pub(crate) fn sweep(engine: &dyn Engine, range: RangeId) -> Result<(), RaftError> {
+    let mut batch = WriteBatch::new();
+    batch.delete_range(Cf::Raft, keys::whole_group(range));
+    Ok(engine.write(&batch)?)
+}
+
 /// All that a store keeps of a replica but its data goes; its tombstone comes.
 pub(crate) fn bury(batch: &mut WriteBatch, range: RangeId, id: ReplicaId) {
     if !has(Bug::RemovalLeavesLog) {
@@ -127,7 +134,8 @@ impl Replica {
         self.shared().runtime.spawn(Box::pin(async move {
             if let Err(error) = replica.stop_and_forget().await {
                 tracing::warn!(range = %replica.range_id(), %error, "cannot forget a replica");
-                replica.removing.store(false, Ordering::Release);
+                let absorbed = replica.absorbed_by.lock().is_some();
+                replica.removing.store(absorbed, Ordering::Release);
             }
         }));
     }
@@ -184,7 +192,7 @@ impl NodeShared {
         let Some(replica) = self.replica(now.id) else {
             return false;
         };
-        let gone = is_gone(&replica, now);
+        let gone = is_gone(&replica, now) && !self.is_awaited(&replica);
         if gone {
             replica.remove();
         }

@@ -130,6 +130,10 @@ pub struct Replica {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// This replica is no member any more: nothing starts it again.
     pub(crate) removing: AtomicBool,
+    /// Nothing of the range is read or written: it is about to be absorbed by its neighbour.
+    pub(crate) frozen: AtomicBool,
+    /// The range that has absorbed this one.
+    pub(crate) absorbed_by: Mutex<Option<RangeId>>,
     pub(crate) changed: Notify,
     /// Runtime clock, milliseconds: last read, last proposal, and last wait for a leader.
     pub(crate) last_read_ms: AtomicU64,
@@ -160,7 +164,6 @@ impl Replica {
             descriptor: ArcSwap::from_pointee(record.descriptor),
             initialised: AtomicBool::new(record.initialised),
             applied_index: AtomicU64::new(applied.position.map_or(0, |at| at.index)),
-            applied: Mutex::new(applied),
             fates: FateTable::default(),
             batcher: Batcher::default(),
             instance: ArcSwapOption::empty(),
@@ -175,6 +178,9 @@ impl Replica {
             handing_over_to: AtomicU64::new(0),
             changing: tokio::sync::Mutex::new(()),
             removing: AtomicBool::new(false),
+            frozen: AtomicBool::new(applied.is_frozen()),
+            absorbed_by: Mutex::new(None),
+            applied: Mutex::new(applied),
             changed: Notify::new(),
             last_read_ms: AtomicU64::new(0),
             last_write_ms: AtomicU64::new(0),
@@ -275,6 +281,9 @@ impl Replica {
 
     /// Takes over what the apply task wrote.
     pub(crate) fn publish(&self, applied: AppliedRecord, descriptor: Option<RangeDescriptor>) {
+        if self.frozen.swap(applied.is_frozen(), Ordering::SeqCst) != applied.is_frozen() {
+            self.changed.notify_waiters();
+        }
         if let Some(descriptor) = descriptor {
             descriptor.replicas.iter().for_each(|member| self.shared.note_peer(member.store));
             self.descriptor.store(Arc::new(descriptor));
@@ -314,7 +323,8 @@ impl Replica {
         }
         if self.removing.load(Ordering::Acquire) {
             let (range, store) = (self.range, self.shared.options.store);
-            return Err(RaftError::RangeNotFound { range, store });
+            let gone = RaftError::RangeNotFound { range, store };
+            return Err(self.absorbed_error().unwrap_or(gone));
         }
         let log = RangeLog::open(
             self.range,

@@ -51,7 +51,8 @@ impl Seed {
         if !self.keep_vote {
             batch.put(Cf::Raft, keys::vote(range), records::encode_vote(self.vote()));
         }
-        let applied = AppliedRecord { position: Some(start), members_at: Some(start), members };
+        let (position, members_at, merging) = (Some(start), Some(start), None);
+        let applied = AppliedRecord { position, members_at, members, merging };
         batch.put(Cf::State, keys::applied(range), applied.encode());
         batch.put(Cf::State, keys::replica(range), self.record.encode());
         applied

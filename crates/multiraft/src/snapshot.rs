@@ -23,11 +23,14 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::error::RaftError;
+use crate::fate::Fate;
 use crate::keys;
+use crate::merge;
 use crate::node::NodeShared;
 use crate::options::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOTS_RECEIVED_MAX};
 use crate::raft::kind;
-use crate::records::{AppliedRecord, ReplicaRecord};
+use crate::records::{AppliedRecord, Merging, ReplicaRecord};
+use crate::removal;
 use crate::replica::Replica;
 use crate::seed::put_record;
 
@@ -44,6 +47,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// A snapshot in openraft's hands.
 pub(crate) struct RangeSnapshot {
     pub(crate) descriptor: RangeDescriptor,
+    /// The merge that the range takes part in.
+    pub(crate) merging: Option<Merging>,
     pub(crate) data: SnapshotData,
 }
 
@@ -72,7 +77,8 @@ impl Replica {
             return Ok(None);
         }
         let data = SnapshotData::Local(snapshot);
-        Ok(Some((applied, RangeSnapshot { descriptor: record.descriptor, data })))
+        let merging = applied.merging;
+        Ok(Some((applied, RangeSnapshot { descriptor: record.descriptor, merging, data })))
     }
 }
 
@@ -127,6 +133,8 @@ pub(crate) async fn send(
     let mut head = BytesMut::new();
     head.put_u64(call);
     put_bytes(&mut head, &header);
+    // Raft's own description of a snapshot knows nothing of merges.
+    let applied = AppliedRecord { merging: snapshot.merging, ..applied.clone() };
     put_bytes(&mut head, &applied.encode());
     put_bytes(&mut head, &snapshot.descriptor.encode());
     // The offer goes first, alone: nothing is sent to a member that is gone or refuses.
@@ -412,8 +420,8 @@ impl Arriving {
 
     fn complete(self) -> Complete {
         let Head { header, applied, descriptor, .. } = self.head;
-        let data = SnapshotData::Received(self.batch);
-        Complete { header, applied, data: RangeSnapshot { descriptor, data } }
+        let (merging, data) = (applied.merging, SnapshotData::Received(self.batch));
+        Complete { header, applied, data: RangeSnapshot { descriptor, merging, data } }
     }
 }
 
@@ -451,14 +459,20 @@ pub(crate) fn install(
     }
     let mut batch = WriteBatch::new();
     let old = replica.descriptor();
-    let replaced = if replica.is_initialised() { parts(&old) } else { Vec::new() };
+    let mut replaced = if replica.is_initialised() { parts(&old) } else { Vec::new() };
+    let absorbed = shared.merged_into(&descriptor);
+    // What was merged may have been split since, elsewhere than here.
+    replaced.extend(absorbed.iter().flat_map(|source| parts(&source.descriptor())));
     for (cf, span) in replaced.into_iter().chain(parts(&descriptor)) {
         if !has(Bug::SnapshotOverOldData) {
             batch.delete_range(cf, span);
         }
     }
     batch.append(puts);
-    let mut applied = applied;
+    let mut applied = AppliedRecord { merging: snapshot.merging, ..applied };
+    for source in &absorbed {
+        removal::bury(&mut batch, source.range_id(), source.replica_id());
+    }
     if has(Bug::SnapshotKeepsMembers) && replica.is_initialised() {
         applied.members = replica.applied_record().members;
     }
@@ -475,10 +489,14 @@ pub(crate) fn install(
         Some(at) => replica.fates.lose(at.term, "a snapshot replaced the log"),
         None => {}
     }
+    absorbed.iter().for_each(|source| merge::let_go(shared, source, range));
     if range != RangeId::PLACEMENT {
         shared.map.write().insert(Arc::new(descriptor.clone()));
     }
     replica.publish(applied, Some(descriptor));
+    // Who has not applied all before the freeze knows nothing of what it has proposed.
+    let lost = || Fate::Lost("a snapshot of the range that absorbed this one");
+    absorbed.iter().for_each(|source| source.end_absorbed(lost()));
     shared.observer.range_changed(replica.descriptor());
     Ok(())
 }

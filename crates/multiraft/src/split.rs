@@ -8,11 +8,11 @@ use bytes::Bytes;
 use cribwork_router::SplitError;
 use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, ReplicaRole, RuntimeExt, StoreId};
-use tokio::sync::oneshot;
 
-use crate::command::{Body, Command, Evaluated, SplitCommand};
+use crate::command::{Body, SplitCommand};
 use crate::error::RaftError;
 use crate::fate::Fate;
+use crate::fence::Still;
 use crate::read::WriteToken;
 use crate::replica::{LiveInstance, Replica};
 
@@ -23,27 +23,6 @@ pub struct NewRange {
     pub id: RangeId,
     /// One replica for each store that holds the parent.
     pub replicas: Vec<(StoreId, ReplicaId)>,
-}
-
-/// Pause before asking again what became of a split.
-const SETTLE_PAUSE: Duration = Duration::from_millis(50);
-
-/// Keeps reads away from this leader while a split's fate is open: a leader of the right side might
-/// already serve elsewhere.
-struct Fence(Arc<Replica>);
-
-impl Fence {
-    fn raise(replica: &Arc<Replica>) -> Self {
-        replica.fences.fetch_add(1, Ordering::AcqRel);
-        Self(replica.clone())
-    }
-}
-
-impl Drop for Fence {
-    fn drop(&mut self) {
-        self.0.fences.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
-    }
 }
 
 impl Replica {
@@ -61,6 +40,9 @@ impl Replica {
         right: NewRange,
     ) -> Result<(RangeDescriptor, RangeDescriptor), RaftError> {
         let range = self.range_id();
+        if self.is_merging() && !has(Bug::SplitWhilePinned) {
+            return Err(RaftError::ChangeFailed { range, why: "it is about to be merged" });
+        }
         let now = self.descriptor();
         cribwork_router::split(&now, &key, right.id, &right.replicas).map_err(|error| {
             match error {
@@ -79,38 +61,9 @@ impl Replica {
             replicas: right.replicas,
             leader: self.shared().options.store,
         });
-        let fence = Fence::raise(self);
-        let command = Command { evaluated: token.evaluated(), body };
-        let (tell, told) = oneshot::channel();
-        let (replica, term) = (self.clone(), token.term());
-        self.shared().runtime.spawn(Box::pin(async move {
-            let fate = replica.propose_command(command).await;
-            let open = matches!(fate, Ok(Fate::Lost(_)) | Err(RaftError::Undetermined { .. }));
-            // An error means that the caller has left.
-            let _ = tell.send(fate);
-            if open {
-                replica.settle(term).await;
-            }
-            drop(fence);
-        }));
-        let undetermined = RaftError::Undetermined { range, why: "the node is stopping" };
-        match told.await.unwrap_or(Err(undetermined))? {
+        match self.propose_fenced(token, body, Still::Reads).await? {
             Fate::Split(both) => Ok(*both),
             fate => Err(self.failure(fate)),
-        }
-    }
-
-    /// Waits until everything that this leader proposed in `term` before has a fate: once a later
-    /// proposal of the term is applied, or the term is over. A later leadership of this replica
-    /// begins with a barrier behind all of it.
-    async fn settle(self: &Arc<Self>, term: u64) {
-        while self.still_leads(term, Duration::MAX) && !self.shared().is_stopping() {
-            let evaluated = Evaluated { term, epoch: self.descriptor().epoch };
-            let command = Command { evaluated, body: Body::Barrier };
-            if let Ok(Fate::Applied(_)) = self.propose_command(command).await {
-                return;
-            }
-            self.shared().runtime.sleep(SETTLE_PAUSE).await;
         }
     }
 

@@ -3,7 +3,7 @@
 //! * [`RangeMap`] holds descriptors and who leads them, and decides by epoch what replaces what. A
 //!   store uses it for its local replicas, the placement group for its directory, and a client,
 //!   through [`ClientCache`], for its routes.
-//! * [`split`] is the algebra of a split, [`check_epoch`] the comparison that fences commands,
+//! * [`split`] and [`merge`] are the algebra of splits and merges, [`check_epoch`] the comparison that fences commands,
 //!   [`check_tiling`] the invariant that ranges cover the key space exactly once.
 //! * [`SplitSampler`] finds where a range that has grown too large is cut.
 //! * [`evenly_split_bounds`] and [`tagged_bounds`] compute bounds for pre-split ranges.
@@ -17,6 +17,7 @@ mod bounds;
 mod client_cache;
 mod epoch;
 mod error;
+mod merge;
 mod range_map;
 mod split;
 mod split_key;
@@ -28,6 +29,7 @@ pub use bounds::{BoundsError, RANGES_MAX, evenly_split_bounds, tagged_bounds};
 pub use client_cache::{ClientCache, ROUTES_MAX, Route};
 pub use epoch::{EpochNeed, Stale, check_epoch};
 pub use error::RouterError;
+pub use merge::{MergeError, merge};
 pub use range_map::{Inserted, LeaderUpdate, RangeEntry, RangeMap};
 pub use split::{SplitError, split};
 pub use split_key::{KeyForm, SplitSampler};

@@ -203,6 +203,7 @@ fn raft_code(error: &RaftError) -> Code {
         RaftError::NotLeader { .. }
         | RaftError::EpochChanged { .. }
         | RaftError::RangeNotFound { .. }
+        | RaftError::Merging { .. }
         | RaftError::Shutdown
         | RaftError::Fatal { .. } => Code::Unavailable,
     }

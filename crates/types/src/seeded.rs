@@ -175,6 +175,14 @@ bugs! {
     BuriedReturns = "buried-returns",
     /// A proposal that a snapshot may hold is answered as one that was certainly not applied.
     SnapshotSupersedes = "snapshot-supersedes",
+    /// A range that is about to be absorbed is read and written as ever.
+    FrozenServes = "frozen-serves",
+    /// A store says that its replica is frozen for a merge without a look at whether it is.
+    MergeUnready = "merge-unready",
+    /// A range that was promised to a merge is split, and changes its members.
+    SplitWhilePinned = "split-while-pinned",
+    /// A range that was absorbed stays where it was.
+    SourceStays = "source-stays",
     /// A leader goes cold with work under way, and resumes in its term.
     ColdMidWork = "cold-mid-work",
     /// A cold replica sleeps on when its leader dies.

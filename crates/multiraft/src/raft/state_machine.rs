@@ -61,6 +61,8 @@ pub(super) fn applied_record(meta: &RaftSnapshotMeta) -> AppliedRecord {
         position: meta.last_log_id.as_ref().map(types::position),
         members_at: meta.last_membership.log_id().as_ref().map(types::position),
         members: types::members(meta.last_membership.membership()),
+        // Comes with the snapshot itself.
+        merging: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod compare;
 mod harness;
 mod leadership;
 mod members;
+mod merges;
 mod recovery;
 mod splits;
 mod verify;

@@ -154,7 +154,7 @@ impl From<RaftError> for Failure {
                 epoch_not_match(range, current.iter())
             }
             RaftError::RangeNotFound { range, .. } => region_not_found(range, message),
-            RaftError::Busy { .. } => busy(message, QUEUE_BACKOFF_MS),
+            RaftError::Busy { .. } | RaftError::Merging { .. } => busy(message, QUEUE_BACKOFF_MS),
             RaftError::TooLarge { range, size_bytes, .. } => region(message, |error| {
                 error.raft_entry_too_large = Some(errorpb::RaftEntryTooLarge {
                     region_id: range.get(),
