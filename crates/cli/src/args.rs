@@ -135,6 +135,12 @@ pub(crate) enum Command {
         /// The store that shall hold it
         to: u64,
     },
+    /// Merge a range with its right neighbour
+    #[command(after_help = MERGE_HELP)]
+    Merge {
+        /// Number of the left range, which stays
+        id: u64,
+    },
     /// Move all leaderships away from a node, so that it can be stopped without anybody noticing
     #[command(after_help = DRAIN_HELP)]
     Drain {
@@ -183,6 +189,13 @@ when that is done, within --timeout [default: 5m]. Replica balance may move anot
 
 Example:
   cribwork move-replica 7 1 4";
+
+const MERGE_HELP: &str = "\
+The replicas of the right one move to the stores of the left one first. Then it stops for a moment, until its
+keys belong to the left one. Returns when that is done, within --timeout [default: 5m].
+
+Example:
+  cribwork merge 7";
 
 const DRAIN_HELP: &str = "\
 Returns when the node leads nothing any more, within --timeout [default: 5m]. Its replicas stay, and it

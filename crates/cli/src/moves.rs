@@ -22,6 +22,13 @@ struct Moved {
     to: u64,
 }
 
+/// `merge`.
+#[derive(Debug, Serialize)]
+struct Merged {
+    range: u64,
+    absorbed: u64,
+}
+
 /// `drain` and `decommission`.
 #[derive(Debug, Serialize)]
 struct Told {
@@ -39,6 +46,14 @@ pub(crate) async fn replica(
     let ids = (RangeId(range), StoreId(from), StoreId(to));
     until_done(context, |watch| admin.move_replica(ids.0, ids.1, ids.2, watch)).await?;
     print_fields(context.global.output, &Moved { range, from, to })
+}
+
+pub(crate) async fn merge(context: &Context, range: u64) -> Result<(), Failure> {
+    let admin = &context.admin();
+    let begun = admin.merge(RangeId(range), None).await?;
+    let absorbed = begun.other_range;
+    until_done(context, |_| admin.merge(RangeId(range), Some(RangeId(absorbed)))).await?;
+    print_fields(context.global.output, &Merged { range, absorbed })
 }
 
 pub(crate) async fn drain(context: &Context, store: u64, undo: bool) -> Result<(), Failure> {

@@ -119,6 +119,7 @@ async fn dispatch(context: Context, command: Command) -> Result<(), Failure> {
         Command::Split { key } => admin::split(context, key).await,
         Command::TransferLeader { id, store } => admin::transfer_leader(context, id, store).await,
         Command::MoveReplica { id, from, to } => moves::replica(context, id, from, to).await,
+        Command::Merge { id } => moves::merge(context, id).await,
         Command::Drain { node, undo } => moves::drain(context, node, undo).await,
         Command::Decommission { node } => moves::decommission(context, node).await,
         Command::Explain(subject) => explain::explain(context, subject).await,

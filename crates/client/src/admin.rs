@@ -158,6 +158,23 @@ impl AdminClient {
         .await
     }
 
+    /// Begins to merge a range with its right neighbour; with `watched`, the neighbour that the first answer
+    /// named, says only how far that is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn merge(
+        &self,
+        range: RangeId,
+        watched: Option<RangeId>,
+    ) -> Result<admin::Progress, ClientError> {
+        let watched = watched.map_or(0, RangeId::get);
+        let request = admin::MergeRequest { range: range.get(), watched };
+        // Asked a second time, it would take the next neighbour.
+        let effect = if watched != 0 { Effect::Read } else { Effect::Once };
+        self.ask("merge", effect, move |node| async move { node.merge(request).await }).await
+    }
+
     /// Has the replicas of a range compared at one entry of its log.
     ///
     /// # Errors

@@ -255,6 +255,12 @@ pub trait AdminChannel: Send + Sync + 'static {
         request: admin::MoveReplicaRequest,
     ) -> Result<admin::Progress, ChannelError>;
 
+    /// Begins to merge a range with its right neighbour, or says how far that is.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    async fn merge(&self, request: admin::MergeRequest) -> Result<admin::Progress, ChannelError>;
+
     /// Compares the replicas of a range.
     ///
     /// # Errors

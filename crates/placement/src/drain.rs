@@ -75,7 +75,7 @@ impl<'a> Leaders<'a> {
     }
 
     fn enter(&mut self, operator: &Operator) {
-        self.busy.insert(operator.range());
+        self.busy.extend(operator.ranges());
         self.operators_total += 1;
         for store in operator.stores() {
             *self.operators.entry(store).or_default() += 1;

@@ -2,7 +2,8 @@
 //!
 //! * [`schedule`] turns a [`ClusterView`] and a [`PlacementPolicy`] into [`Decision`]s, each with its
 //!   candidates and why the others were rejected; [`explain_range`] and [`explain_store`] also say why
-//!   nothing happens. Each scheduler is a module: repair, drain, zones, replica balance, leader balance.
+//!   nothing happens. Each scheduler is a module: repair, drain, zones, replica balance, merge, leader
+//!   balance.
 //! * [`next_step`] says what brings an [`Operator`] closer to its end. [`scatter`] and
 //!   [`placement_members`] are asked for by name.
 //! * [`Tso`] is the arithmetic of timestamps, [`IdAllocator`] that of ids, [`Directory`] the rule by
@@ -24,6 +25,7 @@ mod error;
 mod fuzz;
 mod id_allocator;
 mod members;
+mod merge;
 mod operator;
 mod policy;
 mod repair;
@@ -44,12 +46,13 @@ pub use drain::{DRAIN, decommissioned_stores};
 pub use error::PlacementError;
 pub use id_allocator::{IdAllocator, IdKind};
 pub use members::{PLACEMENT_MEMBERS, placement_handover, placement_members};
+pub use merge::MERGE;
 pub use operator::{Operator, Step, next_step};
 pub use policy::{
     BalancePolicy, DISK_USED_MAX_PERCENT, GROUP_RANGES_MIN, HEARTBEAT_AGE_MAX_MS,
-    LOAD_SPREAD_PERCENT, OPERATORS_MAX, OPERATORS_PER_STORE_MAX, PlacementPolicy, REPAIR_AFTER_MS,
-    REPLICA_CHANGES_MAX, REPLICA_CHANGES_PER_STORE_MAX, REPLICA_WEIGHT_BYTES, ReplicationFactor,
-    STRAY_LEARNER_MS,
+    LOAD_SPREAD_PERCENT, MERGE_UNCHANGED_MS, MERGES_MAX, OPERATORS_MAX, OPERATORS_PER_STORE_MAX,
+    PlacementPolicy, REPAIR_AFTER_MS, REPLICA_CHANGES_MAX, REPLICA_CHANGES_PER_STORE_MAX,
+    REPLICA_WEIGHT_BYTES, ReplicationFactor, STRAY_LEARNER_MS,
 };
 pub use repair::REPAIR;
 pub use replica_balance::REPLICA_BALANCE;

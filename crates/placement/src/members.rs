@@ -44,7 +44,8 @@ pub fn placement_handover(view: &ClusterView, group: &RangeView) -> Option<Decis
     let leaves = !matches!(state(from), Some(StoreState::Up | StoreState::Down) | None);
     let mut others = group.descriptor.voters().filter(|voter| voter.store != from);
     let to = others.find(|voter| state(voter.store) == Some(StoreState::Up))?.store;
-    let under_way = view.operators.iter().any(|it| it.range() == group.descriptor.id);
+    let under_way =
+        view.operators.iter().flat_map(Operator::ranges).any(|it| it == group.descriptor.id);
     (leaves && !under_way).then(|| Decision {
         subject: group.descriptor.id,
         scheduler: PLACEMENT_MEMBERS,

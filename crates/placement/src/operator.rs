@@ -4,8 +4,11 @@
 //! brings it closer. So a step that is lost, repeated or done by somebody else does no harm, and a new
 //! placement leader can take up what it finds half done.
 
-use cribwork_types::{RangeId, ReplicaDescriptor, ReplicaId, ReplicaRole, StoreId};
+use cribwork_types::{
+    RangeDescriptor, RangeId, ReplicaDescriptor, ReplicaId, ReplicaRole, StoreId,
+};
 
+use crate::merge::{are_neighbours, is_top};
 use crate::{ClusterView, PlacementPolicy, RangeView};
 
 /// Something to be done to a range.
@@ -29,23 +32,41 @@ pub enum Operator {
         /// The store that shall hold no replica.
         remove: Option<StoreId>,
     },
+    /// Have a range absorbed by its left neighbour, once their replicas lie on the same stores.
+    Merge {
+        /// The source: the range that will be no more.
+        range: RangeId,
+        /// The target: its left neighbour, which gets its keys.
+        into: RangeId,
+    },
 }
 
 impl Operator {
-    /// The range it is about.
+    /// The range it is about, whose replicas and leader it changes: the source of a merge.
     pub const fn range(&self) -> RangeId {
         match self {
-            Operator::TransferLeader { range, .. } | Operator::ChangeReplicas { range, .. } => {
-                *range
-            }
+            Operator::TransferLeader { range, .. }
+            | Operator::ChangeReplicas { range, .. }
+            | Operator::Merge { range, .. } => *range,
         }
     }
 
-    /// The stores that take part: the giving one, then the taking one.
+    /// All ranges that take part, [`Operator::range`] first: nothing else is done to them meanwhile.
+    pub fn ranges(&self) -> impl Iterator<Item = RangeId> + use<> {
+        let other = match self {
+            Operator::Merge { into, .. } => Some(*into),
+            Operator::TransferLeader { .. } | Operator::ChangeReplicas { .. } => None,
+        };
+        [self.range()].into_iter().chain(other)
+    }
+
+    /// The stores that take part: the giving one, then the taking one. None for a merge, which is bounded
+    /// in number instead: which replicas move for it is only known as it goes on.
     pub fn stores(&self) -> impl Iterator<Item = StoreId> {
         let (giving, taking) = match *self {
             Operator::TransferLeader { from, to, .. } => (Some(from), Some(to)),
             Operator::ChangeReplicas { add, remove, .. } => (remove, add),
+            Operator::Merge { .. } => (None, None),
         };
         giving.into_iter().chain(taking)
     }
@@ -71,6 +92,12 @@ pub enum Step {
         promote: Vec<ReplicaId>,
         /// Members that shall go.
         remove: Vec<ReplicaId>,
+    },
+    /// Have the left neighbour absorb the range. Both lie on the same stores, all of which answer, and
+    /// all replicas vote.
+    Merge {
+        /// The left neighbour.
+        into: RangeId,
     },
     /// Nothing now.
     Wait {
@@ -102,28 +129,70 @@ pub fn next_step(
     view: &ClusterView,
     policy: &PlacementPolicy,
 ) -> Step {
+    let leader = free_leader(range);
     let descriptor = &range.descriptor;
-    if descriptor.is_joint() {
-        // Nothing may begin in between; its leader ends this by itself, whoever began it.
-        return wait("its leader is finishing a change of members");
-    }
-    let Some(leader) = range.leader else {
-        return wait("it has no leader");
-    };
-    match *operator {
-        Operator::TransferLeader { from, to, .. } => {
+    match (*operator, leader) {
+        (Operator::Merge { into, .. }, _) => merge(range, into, view, policy),
+        (_, Err(why)) => wait(why),
+        (Operator::TransferLeader { from, to, .. }, Ok(leader)) => {
             let voter = descriptor.replica_on(to).filter(|replica| replica.role.votes());
-            match leader.store {
+            match leader {
                 store if store == to => Step::Done,
                 store if store != from => abort(format!("store {store} leads it by now")),
                 _ if voter.is_none() => abort(format!("store {to} holds no voter of it any more")),
                 _ => Step::TransferLeader { to },
             }
         }
-        Operator::ChangeReplicas { add, remove, .. } => {
-            Change { range, view, policy, leader: leader.store }.next(add, remove)
+        (Operator::ChangeReplicas { add, remove, .. }, Ok(leader)) => {
+            Change { range, view, policy, leader }.next(add, remove)
         }
     }
+}
+
+/// The store that leads the range and may be asked for something now, or why there is none.
+fn free_leader(range: &RangeView) -> Result<StoreId, &'static str> {
+    if range.descriptor.is_joint() {
+        // Nothing may begin in between; its leader ends this by itself, whoever began it.
+        return Err("its leader is finishing a change of members");
+    }
+    range.leader.map(|leader| leader.store).ok_or("it has no leader")
+}
+
+/// The next step of a merge of `range` into its left neighbour: its replicas come to lie on the stores
+/// of that one, then it is absorbed.
+fn merge(range: &RangeView, into: RangeId, view: &ClusterView, policy: &PlacementPolicy) -> Step {
+    let source = &range.descriptor;
+    let Some(target_view) = view.range(into) else {
+        return abort(format!("range {into} is no more"));
+    };
+    let target = &target_view.descriptor;
+    if target.span.contains(&source.span.start) {
+        return Step::Done;
+    }
+    if is_top(source) {
+        return abort("the empty range above all user keys stays");
+    }
+    if !are_neighbours(target, source) {
+        return abort(format!("range {into} is not its left neighbour any more"));
+    }
+    // Every replica has to take part. It is not waited for: meanwhile, neither range could be repaired.
+    let is_live = |store| view.store(store).is_some_and(|store| store.is_live(policy));
+    let mut stores = source.replicas.iter().chain(&target.replicas).map(|member| member.store);
+    if let Some(silent) = stores.find(|store| !is_live(*store)) {
+        return abort(format!("store {silent} does not answer"));
+    }
+    let leader = match free_leader(range) {
+        Ok(leader) => leader,
+        Err(why) => return wait(why),
+    };
+    if let Err(why) = free_leader(target_view) {
+        return wait(format!("range {into}: {why}"));
+    }
+    if target.replicas.iter().any(|member| !member.role.votes()) {
+        return wait(format!("range {into}: a learner waits to become a voter"));
+    }
+    let change = Change { range, view, policy, leader };
+    change.align(target).unwrap_or(Step::Merge { into })
 }
 
 /// A change of replicas of a range that has a leader and is not joint.
@@ -178,6 +247,28 @@ impl Change<'_> {
             return abort("too few of its voters would be left that answer");
         }
         Step::ChangeMembers { promote, remove: gone }
+    }
+
+    /// What brings the replicas closer to the stores of `target`, which has voters only, one replica at
+    /// a time; `None` once all are there and vote.
+    fn align(&self, target: &RangeDescriptor) -> Option<Step> {
+        let source = &self.range.descriptor;
+        let extra = source.replicas.iter().filter(|it| target.replica_on(it.store).is_none());
+        // Learners go at once, and the leader last, so that it hands over to one that stays.
+        let leaving = extra.min_by_key(|it| (it.role.votes(), it.store == self.leader, it.store));
+        let votes = |store| source.replica_on(store).is_some_and(|it| it.role.votes());
+        let missing = target.replicas.iter().map(|it| it.store).filter(|store| !votes(*store));
+        // One that has begun to take it goes on.
+        let coming = missing.min_by_key(|store| (source.replica_on(*store).is_none(), *store));
+        let (have, wanted) = (source.voters().count(), target.voters().count());
+        match (coming, leaving) {
+            (None, None) => None,
+            (Some(_), Some(leaving)) if !leaving.role.votes() || have > wanted => {
+                Some(self.next(None, Some(leaving.store)))
+            }
+            (Some(coming), _) if have < wanted => Some(self.next(Some(coming), None)),
+            (coming, leaving) => Some(self.next(coming, leaving.map(|it| it.store))),
+        }
     }
 
     fn is_live(&self, store: StoreId) -> bool {

@@ -27,6 +27,11 @@ pub const REPLICA_WEIGHT_BYTES: u64 = 4 << 20;
 pub const LOAD_SPREAD_PERCENT: u64 = 5;
 /// A store whose files take more of its file system gets no replicas, percent.
 pub const DISK_USED_MAX_PERCENT: u64 = 85;
+/// How long both ranges must have been as they are before they are merged, milliseconds: what was split
+/// a moment ago is not put together again.
+pub const MERGE_UNCHANGED_MS: u64 = 10_000;
+/// Most merges at a time: each may send snapshots of one replica after the other.
+pub const MERGES_MAX: usize = 4;
 
 /// What leader balance may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +109,13 @@ pub struct PlacementPolicy {
     pub load_spread_percent: u64,
     /// How full a store may be and still get replicas, percent.
     pub disk_used_max_percent: u64,
+    /// Neighbours that together hold less are merged, bytes; 0 for never. It is to be at most half of
+    /// the size at which ranges are split: else a merged range would soon be split again, and so on.
+    pub merge_below_bytes: u64,
+    /// How long neighbours must have been as they are before they are merged, milliseconds.
+    pub merge_unchanged_ms: u64,
+    /// Most merges in flight.
+    pub merges_max: usize,
 }
 
 impl Default for PlacementPolicy {
@@ -118,6 +130,9 @@ impl Default for PlacementPolicy {
             replica_weight_bytes: REPLICA_WEIGHT_BYTES,
             load_spread_percent: LOAD_SPREAD_PERCENT,
             disk_used_max_percent: DISK_USED_MAX_PERCENT,
+            merge_below_bytes: 0,
+            merge_unchanged_ms: MERGE_UNCHANGED_MS,
+            merges_max: MERGES_MAX,
         }
     }
 }

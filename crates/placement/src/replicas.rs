@@ -61,9 +61,11 @@ impl<'a> Books<'a> {
 
     /// Counts an operator as in flight.
     pub(crate) fn note(&mut self, operator: &Operator, range: Option<&RangeView>) {
-        self.busy.insert(operator.range());
-        let Operator::ChangeReplicas { add, remove, .. } = *operator else {
-            return;
+        self.busy.extend(operator.ranges());
+        let (add, remove) = match *operator {
+            Operator::ChangeReplicas { add, remove, .. } => (add, remove),
+            Operator::Merge { into, .. } => return self.note_merge(range, self.view.range(into)),
+            Operator::TransferLeader { .. } => return,
         };
         self.changes_total += 1;
         // A dead store is no busier for what it loses.
@@ -83,6 +85,26 @@ impl<'a> Books<'a> {
             let load = self.loads.entry(store).or_default();
             *load = load.saturating_sub(weight);
         }
+    }
+
+    /// What the source holds comes to lie where the target lies, in one replica instead of two.
+    fn note_merge(&mut self, source: Option<&RangeView>, target: Option<&RangeView>) {
+        let (Some(source), Some(target)) = (source, target) else {
+            return;
+        };
+        for member in &source.descriptor.replicas {
+            let weight = self.weight(source);
+            let load = self.loads.entry(member.store).or_default();
+            *load = load.saturating_sub(weight);
+        }
+        for member in &target.descriptor.replicas {
+            *self.loads.entry(member.store).or_default() += source.size_bytes;
+        }
+    }
+
+    /// True if an operator for the range is in flight or planned.
+    pub(crate) fn is_busy(&self, range: RangeId) -> bool {
+        self.busy.contains(&range)
     }
 
     /// What a replica of `range` adds to the load of its store.
@@ -116,7 +138,7 @@ impl<'a> Books<'a> {
     /// Why no change of this range may begin now, whatever for.
     pub(crate) fn blocked(&self, range: &RangeView) -> Option<String> {
         let leader = range.leader.filter(|leader| self.is_live(leader.store));
-        if self.busy.contains(&range.descriptor.id) {
+        if self.is_busy(range.descriptor.id) {
             Some("an operator for it is in flight".to_owned())
         } else if range.descriptor.is_joint() {
             Some("its members are changing".to_owned())

@@ -45,7 +45,7 @@ pub fn scatter(
                 shift(&mut led, Some(from), Some(to))
             }
             Some(Operator::ChangeReplicas { add, remove, .. }) => shift(&mut held, remove, add),
-            None => {}
+            Some(Operator::Merge { .. }) | None => {}
         }
         if let Some(operator) = &decision.operator {
             books.note(operator, Some(range));
@@ -63,13 +63,15 @@ fn counts(view: &ClusterView, set: &[&RangeView]) -> (Counts, Counts) {
             range.descriptor.voters().map(|voter| voter.store).collect();
         let mut leader = range.leader.map(|leader| leader.store);
         let id = range.descriptor.id;
-        match view.operators.iter().find(|operator| operator.range() == id) {
+        match view.operators.iter().find(|operator| operator.ranges().any(|it| it == id)) {
             Some(Operator::TransferLeader { to, .. }) => leader = Some(*to),
             Some(Operator::ChangeReplicas { add, remove, .. }) => {
                 remove.iter().for_each(|store| _ = holders.remove(store));
                 holders.extend(add);
             }
-            None => {}
+            // It will be no more.
+            Some(Operator::Merge { range, .. }) if *range == id => continue,
+            Some(Operator::Merge { .. }) | None => {}
         }
         holders.into_iter().for_each(|store| *held.entry(store).or_default() += 1);
         leader.into_iter().for_each(|store| *led.entry(store).or_default() += 1);

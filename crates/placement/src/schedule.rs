@@ -6,13 +6,14 @@ use crate::replica_balance::Spread;
 use crate::replicas::{Books, mib, seconds};
 use crate::{
     ClusterView, DRAIN, Decision, LEADER_BALANCE, Operator, PlacementPolicy, REPAIR,
-    REPLICA_BALANCE, StoreState, StoreView, balance_leaders, drain, explain_leader, repair,
+    REPLICA_BALANCE, StoreState, StoreView, balance_leaders, drain, explain_leader, merge, repair,
     replica_balance, zones,
 };
 
 /// What is to be done now, as much as the policy lets in beside what is in flight, each for another
-/// range. What is urgent comes first: repair, then drain, then zones; loads are balanced only while
-/// nothing needs repair, and leaders last, where they find what the others left.
+/// range. What is urgent comes first: repair, then drain, then zones; loads are balanced and
+/// small neighbours are merged only while nothing needs repair, and leaders come last, where they find
+/// what the others left.
 pub fn schedule(view: &ClusterView, policy: &PlacementPolicy) -> Vec<Decision> {
     let mut view = view.clone();
     let mut decisions = Vec::new();
@@ -26,6 +27,8 @@ pub fn schedule(view: &ClusterView, policy: &PlacementPolicy) -> Vec<Decision> {
     if calm {
         let moves = replica_balance::schedule(&mut Books::new(&view, policy));
         take_in(&mut view, &mut decisions, moves);
+        let merges = merge::schedule(&view, policy);
+        take_in(&mut view, &mut decisions, merges);
     }
     decisions.extend(balance_leaders(&view, &policy.leaders));
     decisions
@@ -52,6 +55,7 @@ pub fn explain_range(
         drain::look(view, policy, seen),
         zones::look(&books, seen),
         replica_balance::look(&books, seen),
+        merge::look(&books, seen),
     ];
     decisions.extend(explain_leader(view, &policy.leaders, range));
     decisions

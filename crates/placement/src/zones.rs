@@ -29,7 +29,7 @@ pub(crate) fn schedule(books: &mut Books<'_>) -> Vec<Decision> {
 }
 
 /// The most other voters that any voter shares its zone with.
-fn crowding(books: &Books<'_>, range: &RangeView) -> usize {
+pub(crate) fn crowding(books: &Books<'_>, range: &RangeView) -> usize {
     let voters = range.descriptor.voters();
     voters.map(|voter| books.zone_mates(range, voter.store, None)).max().unwrap_or_default()
 }

@@ -24,10 +24,10 @@ use cribwork_proto::cribwork::admin::admin_server::Admin;
 use cribwork_proto::cribwork::admin::{
     BootstrapRequest, ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest,
     ExplainRequest, ExplainResponse, GetRangeRequest, GetRangeResponse, IdentifyRequest,
-    IdentifyResponse, InitRequest, InitResponse, MoveReplicaRequest, NodesRequest, NodesResponse,
-    Progress, RangesRequest, RangesResponse, SplitRequest, SplitResponse, StatusRequest,
-    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, VerifyRangeRequest,
-    VerifyRangeResponse,
+    IdentifyResponse, InitRequest, InitResponse, MergeRequest, MoveReplicaRequest, NodesRequest,
+    NodesResponse, Progress, RangesRequest, RangesResponse, SplitRequest, SplitResponse,
+    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VerifyRangeRequest, VerifyRangeResponse,
 };
 use cribwork_types::{ClusterId, CodedError, RuntimeExt, StoreId};
 use futures::future::join_all;
@@ -369,6 +369,10 @@ impl Admin for InitOnly {
         &self,
         _: Request<MoveReplicaRequest>,
     ) -> Result<Response<Progress>, Status> {
+        uninitialised()
+    }
+
+    async fn merge(&self, _: Request<MergeRequest>) -> Result<Response<Progress>, Status> {
         uninitialised()
     }
 

@@ -8,9 +8,9 @@ use cribwork_proto::cribwork::admin::node_server::Node;
 use cribwork_proto::cribwork::admin::{
     self, AllocIdsRequest, AllocIdsResponse, BootstrapRequest, BootstrapResponse,
     ChangeReplicasRequest, ChangeReplicasResponse, CompareReplicasRequest, HeartbeatRequest,
-    HeartbeatResponse, IdentifyRequest, IdentifyResponse, RangeInfo, ReadFingerprintRequest,
-    RegisterRequest, RegisterResponse, ReplicaInfo, ReplicaSums, SplitRangeRequest,
-    SplitRangeResponse, TransferRangeLeaderRequest, TransferRangeLeaderResponse,
+    HeartbeatResponse, IdentifyRequest, IdentifyResponse, MergeStepRequest, MergeStepResponse,
+    RangeInfo, ReadFingerprintRequest, RegisterRequest, RegisterResponse, ReplicaInfo, ReplicaSums,
+    SplitRangeRequest, SplitRangeResponse, TransferRangeLeaderRequest, TransferRangeLeaderResponse,
     VerifyRangeResponse,
 };
 use cribwork_types::{
@@ -190,6 +190,18 @@ impl Node for NodeService {
         let work = async move { ranges.change_replicas(range, change).await };
         let descriptor = detached(&*node.runtime, Box::pin(work)).await?;
         Ok(Response::new(ChangeReplicasResponse { descriptor: descriptor.encode() }))
+    }
+
+    async fn merge_step(
+        &self,
+        request: Request<MergeStepRequest>,
+    ) -> Result<Response<MergeStepResponse>, Status> {
+        let node = self.member_of(request.get_ref().cluster_id)?;
+        let step = request.into_inner();
+        let ranges = node.member()?.ranges.clone();
+        let work = async move { ranges.merge_step(step).await };
+        let descriptor = detached(&*node.runtime, Box::pin(work)).await?;
+        Ok(Response::new(MergeStepResponse { descriptor: descriptor.encode() }))
     }
 
     async fn compare_replicas(

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cribwork_multiraft::{MultiRaft, NewRange, RaftError, Replica, ReplicaChange};
+use cribwork_multiraft::{MergePart, MultiRaft, NewRange, RaftError, Replica, ReplicaChange};
 use cribwork_placement::IdKind;
+use cribwork_proto::cribwork::admin::{MergeStepKind, MergeStepRequest};
 use cribwork_types::{
     RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Runtime, StoreId, Timestamp,
 };
@@ -88,6 +89,31 @@ impl LocalRanges {
         change: ReplicaChange,
     ) -> Result<Arc<RangeDescriptor>, ServerError> {
         Ok(self.group(range)?.change_replicas(change).await?)
+    }
+
+    /// Does what a range, or this store, is asked for a merge; the range afterwards.
+    pub(crate) async fn merge_step(
+        &self,
+        step: MergeStepRequest,
+    ) -> Result<Arc<RangeDescriptor>, ServerError> {
+        let replica = self.replica(RangeId(step.range_id))?;
+        let planned = RangeEpoch { conf_ver: step.conf_ver, version: step.version };
+        let (merge, with) = (step.merge, RangeId(step.with_range));
+        let part = MergePart { merge, planned, with, with_version: step.with_version };
+        match step.kind() {
+            MergeStepKind::Freeze => return Ok(replica.freeze(part).await?),
+            MergeStepKind::Pin => return Ok(replica.pin(part).await?),
+            MergeStepKind::Ready => replica.has_promised(merge).await?,
+            MergeStepKind::Absorb => {
+                let right = RangeDescriptor::decode(step.right)?;
+                return Ok(replica.absorb(merge, planned, right).await?);
+            }
+            MergeStepKind::Abandon => replica.abandon_merge(merge, planned).await?,
+            MergeStepKind::Unspecified => {
+                return Err(ServerError::Invalid("no step of a merge".to_owned()));
+            }
+        }
+        Ok(replica.descriptor())
     }
 
     async fn try_split(

@@ -264,6 +264,8 @@ impl Reporter {
             range: replica.range_id().get(),
             replica: replica.replica_id().get(),
             conf_ver: replica.descriptor().epoch.conf_ver,
+            version: replica.descriptor().epoch.version,
+            start: is_reported(replica).then(|| replica.descriptor().span.start.clone()),
         };
         all.iter().filter(|replica| asked.contains(&replica.range_id())).map(report).collect()
     }
@@ -287,6 +289,12 @@ impl Reporter {
         for descriptor in response.gone {
             match RangeDescriptor::decode(descriptor) {
                 Ok(now) => drop(self.parts.multi.check_gone(&now)),
+                Err(error) => tracing::warn!(%error, "placement sends a damaged descriptor"),
+            }
+        }
+        for merged in response.merged {
+            match RangeDescriptor::decode(merged.descriptor) {
+                Ok(now) => drop(self.parts.multi.check_merged(RangeId(merged.range), &now)),
                 Err(error) => tracing::warn!(%error, "placement sends a damaged descriptor"),
             }
         }

@@ -205,6 +205,19 @@ fn ranges_split_and_leaders_move_on_command() {
     }
     let all = cluster.json(&["kv", "scan", "", ""]);
     assert_eq!(all.as_array().expect("a list").len(), 3);
+    cluster.run(&["merge", &right]).fails(1, &["last one", "hint"]);
+    let left = split["left"]["id"].to_string();
+    // Something else may be done to one of them first.
+    wait_until("the two are one again", Duration::from_secs(30), || {
+        let merged = cluster.run(&["merge", &left, "--output", "json"]);
+        if merged.code == Some(0) { Ok(()) } else { Err(format!("{merged:?}")) }
+    });
+    cluster.run(&["range", &right]).fails(1, &["hint"]);
+    for key in ["a", "m", "z"] {
+        assert_eq!(cluster.run(&["kv", "get", key]).ok(), format!("{key}\n"));
+    }
+    cluster.run(&["transfer-leader", &right, "1"]).fails(1, &["hint"]);
+    let right = left;
     cluster.run(&["transfer-leader", &right, "77"]).fails(1, &["77", "hint"]);
     cluster.run(&["transfer-leader", "123456789", "1"]).fails(1, &["123456789", "hint"]);
     assert_eq!(cluster.json(&["status"])["leaderless"], 0, "refusals do no harm");

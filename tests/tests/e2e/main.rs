@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod growth;
 mod histories;
+mod merges;
 mod moves;
 mod placement_group;
 mod refusal;

@@ -40,7 +40,7 @@ fn what_is_not_built_is_not_there() {
     let help = run(&["--help"], REFUSAL);
     let listed = |name: &str| help.ok().lines().any(|line| line.trim_start().starts_with(name));
     assert!(listed("start ") && listed("workload "), "{help:?}");
-    for command in ["merge", "verify"] {
+    for command in ["backup", "restore"] {
         if !listed(command) {
             run(&[command, "1"], REFUSAL).fails(64, &[command]);
         }

@@ -18,7 +18,6 @@ fn the_declaration_is_sound() {
 #[test]
 fn what_is_not_built_is_refused() {
     for line in [
-        "merge 1",
         "txn show 1",
         "workload ycsb",
         "workload bank --mode pessimistic",
@@ -36,6 +35,7 @@ fn wrong_values_are_refused() {
         "explain",
         "explain table 1",
         "move-replica 1 2",
+        "merge",
         "drain",
         "decommission x",
         "config set repair_after",

@@ -67,6 +67,10 @@ impl AdminChannel for GrpcAdmin {
         answer(self.client.clone().move_replica(request).await)
     }
 
+    async fn merge(&self, request: admin::MergeRequest) -> Result<admin::Progress, ChannelError> {
+        answer(self.client.clone().merge(request).await)
+    }
+
     async fn verify_range(&self, id: RangeId) -> Result<admin::VerifyRangeResponse, ChannelError> {
         let request = admin::VerifyRangeRequest { range: id.get() };
         answer(self.client.clone().verify_range(request).await)

@@ -100,6 +100,10 @@ impl AdminChannel for Node {
         self.answer(Default::default())
     }
 
+    async fn merge(&self, _: admin::MergeRequest) -> Result<admin::Progress, ChannelError> {
+        self.answer(Default::default())
+    }
+
     async fn verify_range(&self, _: RangeId) -> Result<admin::VerifyRangeResponse, ChannelError> {
         self.answer(Default::default())
     }

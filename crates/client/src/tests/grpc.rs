@@ -255,6 +255,7 @@ impl adm::admin_server::Admin for Node {
         split(adm::SplitRequest) -> adm::SplitResponse;
         transfer_leader(adm::TransferLeaderRequest) -> adm::TransferLeaderResponse;
         move_replica(adm::MoveReplicaRequest) -> adm::Progress;
+        merge(adm::MergeRequest) -> adm::Progress;
         drain(adm::DrainRequest) -> adm::Progress;
         decommission(adm::DecommissionRequest) -> adm::Progress;
         explain(adm::ExplainRequest) -> adm::ExplainResponse;

@@ -99,9 +99,9 @@ impl<'a> Books<'a> {
         for operator in &self.view.operators {
             let to = match operator {
                 Operator::TransferLeader { to, .. } => Some(*to),
-                Operator::ChangeReplicas { .. } => None,
+                Operator::ChangeReplicas { .. } | Operator::Merge { .. } => None,
             };
-            in_flight.insert(operator.range(), to);
+            in_flight.extend(operator.ranges().map(|range| (range, to)));
             for store in operator.stores() {
                 if let Some(index) = self.index(store) {
                     self.operators[index] += 1;

@@ -68,7 +68,7 @@ pub fn explain_leader(
         return Some(stays(Vec::new(), "the empty range above all user keys is ignored".into()));
     }
     let item = books.items.iter().find(|item| item.descriptor.id == range)?;
-    let why = if view.operators.iter().any(|operator| operator.range() == range) {
+    let why = if view.operators.iter().flat_map(Operator::ranges).any(|busy| busy == range) {
         "an operator for it is in flight".to_owned()
     } else if seen.descriptor.is_joint() {
         "its members are changing".to_owned()

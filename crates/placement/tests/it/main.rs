@@ -3,6 +3,7 @@
 // The lint exempts test functions but not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod merges;
 mod model;
 mod settle;
 mod steps;

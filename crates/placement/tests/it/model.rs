@@ -1,6 +1,7 @@
 //! A cluster on which operators are carried out, step by step, and what must hold after each step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,7 +78,20 @@ impl Model {
     pub(crate) fn new(stores: Vec<StoreView>, ranges: Vec<RangeView>) -> Self {
         let view = ClusterView { stores, ranges, ..ClusterView::default() };
         let policy = PlacementPolicy::default();
-        Self { view, policy, running: Vec::new(), next_replica: 1_000_000 }
+        let mut model = Self { view, policy, running: Vec::new(), next_replica: 1_000_000 };
+        model.tile();
+        model
+    }
+
+    /// Each range ends where the next one begins, and the last one with the last key.
+    pub(crate) fn tile(&mut self) {
+        let spans = |range: &RangeView| range.descriptor.span.start.clone();
+        let starts: BTreeSet<Bytes> = self.view.ranges.iter().map(spans).collect();
+        for range in &mut self.view.ranges {
+            let start = range.descriptor.span.start.clone();
+            let end = starts.range((Bound::Excluded(start), Bound::Unbounded)).next();
+            Arc::make_mut(&mut range.descriptor).span.end = end.cloned().unwrap_or_default();
+        }
     }
 
     pub(crate) fn is_live(&self, store: StoreId) -> bool {
@@ -157,18 +171,24 @@ impl Model {
         self.view.recently_moved.clear();
         for mut running in std::mem::take(&mut self.running) {
             let id = running.operator.range();
-            let range = self.view.range(id).expect("ranges do not go away");
+            let Some(range) = self.view.range(id) else {
+                assert!(
+                    matches!(running.operator, Operator::Merge { .. }),
+                    "only its merge ends it"
+                );
+                continue;
+            };
             let step = next_step(&running.operator, range, &self.view, &self.policy);
             let text = describe(&step);
             running.rounds += 1;
             match (&step, fate()) {
                 (Step::Done, _) => {}
                 (Step::Abort { .. }, _) => {
-                    self.view.recently_moved.insert(id);
+                    self.view.recently_moved.extend(running.operator.ranges());
                     steps.push((id, text));
                 }
                 _ if running.rounds > PATIENCE => {
-                    self.view.recently_moved.insert(id);
+                    self.view.recently_moved.extend(running.operator.ranges());
                     steps.push((id, "took too long".to_owned()));
                 }
                 (Step::Wait { .. }, _) | (_, Fate::Slow) => self.running.push(running),
@@ -186,7 +206,8 @@ impl Model {
     /// Begins what was decided.
     pub(crate) fn start(&mut self, decisions: &[Decision]) {
         for operator in decisions.iter().filter_map(|decision| decision.operator) {
-            assert!(!self.view.operators.iter().any(|it| it.range() == operator.range()));
+            let mut busy = self.view.operators.iter().flat_map(Operator::ranges);
+            assert!(!busy.any(|it| operator.ranges().any(|range| range == it)), "{operator:?}");
             self.running.push(Running { operator, rounds: 0 });
             self.view.operators.push(operator);
         }
@@ -209,6 +230,9 @@ impl Model {
 
     /// A step, done at once, or half of it if the membership is to stay joint.
     pub(crate) fn carry_out(&mut self, id: RangeId, step: &Step, joint: bool) {
+        if let Step::Merge { into } = step {
+            return self.merge(id, *into);
+        }
         self.next_replica += 1;
         let new = ReplicaId(self.next_replica);
         let range = self.range_mut(id);
@@ -239,12 +263,49 @@ impl Model {
                 descriptor.replicas.retain(|it| !(learner(it) && remove.contains(&it.id)));
                 descriptor.epoch.conf_ver += 1;
             }
+            Step::Merge { .. } => unreachable!("no change of one range"),
             Step::Wait { .. } | Step::Done | Step::Abort { .. } => unreachable!("nothing to do"),
         }
         if !joint {
             self.end_joint();
         }
         self.check_range(id);
+    }
+
+    /// The left neighbour absorbs a range, all at once. What a merge needs of both must hold.
+    fn merge(&mut self, id: RangeId, into: RangeId) {
+        let place = self.view.ranges.iter().position(|range| range.descriptor.id == id);
+        let source = self.view.ranges.remove(place.expect("a range of this id"));
+        let stores = |range: &RangeView| -> BTreeSet<StoreId> {
+            range.descriptor.replicas.iter().map(|replica| replica.store).collect()
+        };
+        for range in [&source, self.view.range(into).unwrap()] {
+            let votes = |replica: &ReplicaDescriptor| replica.role == ReplicaRole::Voter;
+            assert!(range.leader.is_some() && range.descriptor.replicas.iter().all(votes));
+            assert!(stores(range).into_iter().all(|store| self.is_live(store)), "{range:?}");
+        }
+        let target = self.range_mut(into);
+        assert_eq!(stores(target), stores(&source));
+        assert_eq!(target.descriptor.span.end, source.descriptor.span.start);
+        let descriptor = Arc::make_mut(&mut target.descriptor);
+        descriptor.span.end = source.descriptor.span.end.clone();
+        let version = descriptor.epoch.version.max(source.descriptor.epoch.version);
+        descriptor.epoch.version = version + 1;
+        target.size_bytes += source.size_bytes;
+        target.unchanged_ms = 0;
+        self.check_range(into);
+        self.check_tiles();
+    }
+
+    /// Every key behind the first start is in one range.
+    fn check_tiles(&self) {
+        let mut spans: Vec<_> = self.view.ranges.iter().map(|it| &it.descriptor.span).collect();
+        spans.sort_by_key(|span| &span.start);
+        let next = spans.iter().skip(1).map(|span| &span.start);
+        for (span, next) in spans.iter().zip(next) {
+            assert_eq!(span.end, *next, "there is a gap, or ranges overlap");
+        }
+        assert!(spans.last().is_some_and(|last| last.end.is_empty()));
     }
 
     /// Leaders finish the joint memberships that they find.
@@ -289,6 +350,8 @@ impl Model {
         for store in replicas.flat_map(Operator::stores).filter(|store| self.is_live(*store)) {
             *changes.entry(store).or_default() += 1;
         }
+        let merges = self.view.operators.iter().filter(|it| matches!(it, Operator::Merge { .. }));
+        assert!(merges.count() <= self.policy.merges_max);
         // A store that came back to life may find itself over the bound for what began before.
         let most = changes.values().max().copied().unwrap_or_default();
         assert!(most <= 2 * self.policy.replica_changes_per_store_max, "{changes:?}");
@@ -306,6 +369,7 @@ pub(crate) fn describe(step: &Step) -> String {
             (false, true) => format!("replica {} votes", ids(promote)),
             (true, _) => format!("replica {} goes", ids(remove)),
         },
+        Step::Merge { into } => format!("absorbed by range {into}"),
         Step::Wait { why } => format!("waits: {why}"),
         Step::Done => "done".to_owned(),
         Step::Abort { why } => format!("given up: {why}"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cribwork_placement::{
-    Operator, REPLICA_BALANCE, ReplicationFactor, StoreState, ZONE_SPREAD, explain_range,
+    Decision, Operator, REPLICA_BALANCE, ReplicationFactor, StoreState, ZONE_SPREAD, explain_range,
     explain_store,
 };
 use cribwork_types::{RangeId, ReplicaRole, StoreId};
@@ -53,6 +53,8 @@ fn random(numbers: &mut Numbers) -> Model {
     let mut model = Model::new(stores, ranges);
     model.policy.repair_after_ms = 10_000;
     model.policy.stray_learner_ms = 15_000;
+    // Off, what is empty, a few or many.
+    model.policy.merge_below_bytes = [0, 1, 16 << 20, 64 << 20][numbers.below(4) as usize];
     model
 }
 
@@ -144,12 +146,18 @@ fn check_at_rest(model: &Model, seed: u64) {
     }
 }
 
-/// A thousand rounds of one cluster.
-fn run(seed: u64) {
+fn sizes(model: &Model) -> Vec<u64> {
+    model.view.ranges.iter().map(|range| range.size_bytes).collect()
+}
+
+/// A thousand rounds of one cluster. Returns how many ranges were merged away.
+fn run(seed: u64) -> usize {
     let mut numbers = Numbers(seed);
     let mut model = random(&mut numbers);
-    let mut sizes: Vec<u64> = Vec::new();
-    let (mut moves, mut last) = (0, 0);
+    let count = model.view.ranges.len();
+    let mut usual: Vec<u64> = Vec::new();
+    let (mut moves, mut last, mut merged_at) = (0, 0, 0);
+    let (mut merges, mut left) = (0, 0);
     for at in 0..ROUNDS {
         match at {
             0..TROUBLE => trouble(&mut model, &mut numbers),
@@ -157,17 +165,19 @@ fn run(seed: u64) {
                 for store in &mut model.view.stores {
                     (store.state, store.heartbeat_age_ms) = (StoreState::Up, 0);
                 }
-                sizes = model.view.ranges.iter().map(|range| range.size_bytes).collect();
+                usual = sizes(&model);
+                left = usual.len();
             }
             // One percent up and down.
             _ if at < TREMBLING => {
-                for (range, size) in model.view.ranges.iter_mut().zip(&sizes) {
+                for (range, size) in model.view.ranges.iter_mut().zip(&usual) {
                     range.size_bytes = size - size / 100 + numbers.below(size / 50 + 1);
                 }
             }
             _ => {}
         }
         let noisy = at < TROUBLE;
+        let ranges = model.view.ranges.len();
         let round = model.round(&mut || match numbers.below(if noisy { 4 } else { 3 }) {
             0 => Fate::Slow,
             1 => Fate::Joint,
@@ -176,21 +186,37 @@ fn run(seed: u64) {
         check_zones(&mut model, &round);
         let replicas = round.decisions.iter().filter_map(|it| it.operator);
         let replicas = replicas.filter(|it| matches!(it, Operator::ChangeReplicas { .. })).count();
-        if at >= TROUBLE + RECOVERY {
+        let is_merge = |it: &&Decision| matches!(it.operator, Some(Operator::Merge { .. }));
+        if !noisy {
+            merges += round.decisions.iter().filter(is_merge).count();
+        }
+        if model.view.ranges.len() < ranges {
+            // Balance has other ranges to work with from now on.
+            usual = sizes(&model);
+            (moves, merged_at) = (0, at);
+        }
+        if at >= TROUBLE.max(merged_at) + RECOVERY {
             moves += replicas;
         }
         if !round.decisions.is_empty() {
             last = at;
         }
     }
-    assert!(model.is_idle() && last < TREMBLING + 20, "seed {seed}: still at it in round {last}");
+    // A merge that sizes allow only now is followed by a change of leaders or two.
+    let rest = (TREMBLING + 20).max(merged_at + 40);
+    assert!(merged_at < TREMBLING + 100, "seed {seed}: still merging in round {merged_at}");
+    let merged = left - model.view.ranges.len();
+    assert!(merges <= merged, "seed {seed}: {merges} merges begun, {merged} done");
+    assert!(model.is_idle() && last < rest, "seed {seed}: still at it in round {last}");
     assert!(moves <= 3, "seed {seed}: {moves} replicas moved for sizes that only tremble");
     check_at_rest(&model, seed);
+    count - model.view.ranges.len()
 }
 
 #[test]
 fn a_thousand_rounds_settle_without_oscillation() {
-    (0..40).for_each(run);
+    let merged: usize = (0..40).map(run).sum();
+    assert!(merged > 300, "{merged} merges");
 }
 
 proptest! {

@@ -20,16 +20,21 @@ fn model(store_count: u64, members: &[u64]) -> Model {
     Model::new(stores(store_count), vec![range(1, members, 1)])
 }
 
-/// The steps that an operator takes, in words, while each is carried out at once.
-fn walk(model: &mut Model, operator: Operator) -> Vec<String> {
+/// The steps that an operator takes, in words, while each is carried out at once; until its range is
+/// merged away, if it is.
+pub(crate) fn walk(model: &mut Model, operator: Operator) -> Vec<String> {
     let mut steps = Vec::new();
-    while steps.len() < 10 {
-        let step = next_step(&operator, &model.view.ranges[0], &model.view, &model.policy);
+    let id = operator.range();
+    while steps.len() < 20 {
+        let Some(range) = model.view.range(id) else {
+            break;
+        };
+        let step = next_step(&operator, range, &model.view, &model.policy);
         steps.push(describe(&step));
         if matches!(step, Step::Wait { .. } | Step::Done | Step::Abort { .. }) {
             break;
         }
-        model.carry_out(RangeId(1), &step, false);
+        model.carry_out(id, &step, false);
     }
     steps
 }

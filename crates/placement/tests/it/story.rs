@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! store 1-4 [zone=Z] [state=S] [used=N capacity=N]     makes or changes stores
-//! range 1-8 on=1,2,3 [leader=1] [size=10MiB]           makes ranges
-//! policy [factor=3] [repair_after=5m] [changes=8]      changes the policy
+//! range 1-8 on=1,2,3 [leader=1] [size=10MiB]           makes ranges, which lie side by side by id
+//! policy [factor=3] [repair_after=5m] [changes=8] [merge_below=8MiB] [merges=4]      changes the policy
 //! size 1-8 10MiB        what ranges hold from now on
 //! learner 3 on=4        a learner that no operator owns
 //! joint 3               a change of members that is not finished
@@ -74,7 +74,7 @@ fn tell(text: &str) -> String {
 fn run(model: &mut Model, line: &Line, out: &mut String) {
     let known =
         ["zone", "state", "used", "capacity", "on", "leader", "size", "factor", "repair_after"];
-    line.check(&[&known[..], &["changes"]].concat());
+    line.check(&[&known[..], &["changes", "merge_below", "merges"]].concat());
     match line.command() {
         "store" => line.ids().iter().for_each(|id| store(model, *id, line)),
         "range" => {
@@ -84,6 +84,7 @@ fn run(model: &mut Model, line: &Line, out: &mut String) {
                 range.size_bytes = line.number("size").unwrap_or_default();
                 model.view.ranges.push(range);
             }
+            model.tile();
         }
         "policy" => policy(model, line),
         "size" => {
@@ -159,6 +160,10 @@ fn policy(model: &mut Model, line: &Line) {
     policy.repair_after_ms = line.number("repair_after").unwrap_or(policy.repair_after_ms);
     if let Some(changes) = line.number("changes") {
         policy.replica_changes_max = changes as usize;
+    }
+    policy.merge_below_bytes = line.number("merge_below").unwrap_or(policy.merge_below_bytes);
+    if let Some(merges) = line.number("merges") {
+        policy.merges_max = merges as usize;
     }
 }
 

@@ -9,10 +9,10 @@ use cribwork_proto::cribwork::admin::admin_server::Admin;
 use cribwork_proto::cribwork::admin::{
     CompareReplicasRequest, ConfigRequest, ConfigResponse, DecommissionRequest, DrainRequest,
     ExplainRequest, ExplainResponse, GetRangeRequest, GetRangeResponse, InitRequest, InitResponse,
-    MoveReplicaRequest, NodeInfo, NodesRequest, NodesResponse, Progress, RangeInfo, RangesRequest,
-    RangesResponse, ReplicaInfo, SplitRangeRequest, SplitRequest, SplitResponse, StatusRequest,
-    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, VerifyRangeRequest,
-    VerifyRangeResponse, explain_request,
+    MergeRequest, MoveReplicaRequest, NodeInfo, NodesRequest, NodesResponse, Progress, RangeInfo,
+    RangesRequest, RangesResponse, ReplicaInfo, SplitRangeRequest, SplitRequest, SplitResponse,
+    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VerifyRangeRequest, VerifyRangeResponse, explain_request,
 };
 use cribwork_types::{BoxFuture, KeyRange, RangeId, StoreId, limits};
 use tonic::transport::Channel;
@@ -320,6 +320,11 @@ impl Admin for AdminService {
     ) -> Result<Response<Progress>, Status> {
         let local = local!(|it, query: MoveReplicaRequest| it.place.move_replica(&query));
         self.answer(request, local, remote!(move_replica)).await
+    }
+
+    async fn merge(&self, request: Request<MergeRequest>) -> Result<Response<Progress>, Status> {
+        let local = local!(|it, query: MergeRequest| it.place.merge(&query));
+        self.answer(request, local, remote!(merge)).await
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<Progress>, Status> {

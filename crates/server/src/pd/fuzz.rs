@@ -85,7 +85,13 @@ fn heartbeat(life: &Life) -> HeartbeatRequest {
         http: "h1:1".into(),
         full: true,
         ranges: life.plan.ranges.iter().map(report).collect(),
-        doubtful: vec![DoubtfulReplica { range: 1, replica: 2, conf_ver: 1 }],
+        doubtful: vec![DoubtfulReplica {
+            range: 1,
+            replica: 2,
+            conf_ver: 1,
+            version: 1,
+            start: Some(Bytes::new()),
+        }],
         ..HeartbeatRequest::default()
     }
 }
@@ -114,7 +120,7 @@ fn seeds(life: &Life) -> Vec<Vec<u8>> {
     };
     let safe_point = pdpb::UpdateGcSafePointRequest { safe_point: 9, ..Default::default() };
     let config = ConfigRequest { key: "repair_after".into(), value: Some("90s".into()) };
-    let ids = DoubtfulReplica { range: 1, replica: 2, conf_ver: 3 };
+    let ids = DoubtfulReplica { range: 1, replica: 2, conf_ver: 3, ..DoubtfulReplica::default() };
     let moved = MoveReplicaRequest { range: 1, from_store: 1, to_store: 2, watch: false };
     let region = region.encode_to_vec();
     let all = [

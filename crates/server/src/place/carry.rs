@@ -28,6 +28,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 const FAILURES_MAX: u32 = 5;
 /// How long a range is left alone after something was done to it.
 const COOL_DOWN: Duration = Duration::from_secs(2);
+/// The same after a merge that did not take place.
+const MERGE_COOL_DOWN: Duration = Duration::from_secs(30);
 /// After a step, the next look: time for the leader's report to arrive.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -37,14 +39,14 @@ pub(super) struct Order {
     step: Step,
     /// Who leads the range.
     leader: StoreId,
-    replica: Option<ReplicaId>,
+    replica: Option<(StoreId, ReplicaId)>,
 }
 
 impl Running {
     pub(super) fn new(operator: Operator, scheduler: &'static str, now: Duration) -> Self {
         let limit = match operator {
             Operator::TransferLeader { .. } => TRANSFER_TIMEOUT,
-            Operator::ChangeReplicas { .. } => CHANGE_TIMEOUT,
+            Operator::ChangeReplicas { .. } | Operator::Merge { .. } => CHANGE_TIMEOUT,
         };
         Self {
             operator,
@@ -84,7 +86,11 @@ impl Lead {
                 range => view.range(range),
             };
             let Some(range) = range else {
-                self.end(&running, "given up: the range is gone".to_owned(), now, wall_ms);
+                let how = match running.operator {
+                    Operator::Merge { .. } => "done",
+                    _ => "given up: the range is gone",
+                };
+                self.end(&running, how.to_owned(), now, wall_ms);
                 continue;
             };
             match (next_step(&running.operator, range, view, policy), range.leader) {
@@ -114,7 +120,9 @@ impl Lead {
     /// An operator is over; its range is left alone for a moment.
     fn end(&mut self, running: &Running, how: String, now: Duration, wall_ms: u64) {
         let range = running.operator.range();
-        self.moved.insert(range, now + COOL_DOWN);
+        for range in running.operator.ranges() {
+            self.moved.insert(range, now + COOL_DOWN);
+        }
         let decision = Decision {
             subject: range,
             scheduler: running.scheduler,
@@ -140,16 +148,21 @@ impl Lead {
             running.last.clone_from(why);
         }
         let is_transfer = matches!(running.operator, Operator::TransferLeader { .. });
+        let is_merge = matches!(order.step, Step::Merge { .. });
+        let tried = if is_transfer || is_merge { 0 } else { FAILURES_MAX };
         let how = match failed {
-            None if is_transfer => Some("done".to_owned()),
-            Some(why) if is_transfer || running.failures > FAILURES_MAX => {
-                Some(format!("given up: {why}"))
-            }
+            None if is_transfer || is_merge => Some("done".to_owned()),
+            Some(why) if running.failures > tried => Some(format!("given up: {why}")),
             _ => None,
         };
         if let Some(how) = how {
             let running = self.running.remove(place);
             self.end(&running, how, now, wall_ms);
+            if is_merge && result.is_err() {
+                // Each attempt stops a range for a moment.
+                let until = now + MERGE_COOL_DOWN;
+                self.moved.extend(running.operator.ranges().map(|range| (range, until)));
+            }
         } else if result.is_ok() {
             self.look_soon(now);
         }
@@ -176,6 +189,7 @@ fn describe(step: &Step) -> String {
         Step::ChangeMembers { promote, remove } => {
             format!("replica {} gets a vote, {} goes", ids(promote), ids(remove))
         }
+        Step::Merge { into } => format!("range {into} absorbs it"),
         Step::Wait { why } | Step::Abort { why } => why.clone(),
         Step::Done => "done".to_owned(),
     }
@@ -220,13 +234,14 @@ impl Place {
                 return self.order_transfer(range, order.leader, *to).await;
             }
             Step::AddLearner { store } => {
-                let replica = self.replica_id(order).await?.get();
+                let replica = self.replica_id(order, *store).await?.get();
                 request.add_learner = Some(NewLearner { replica, store: store.get() });
             }
             Step::ChangeMembers { promote, remove } => {
                 request.promote = promote.iter().map(|id| id.get()).collect();
                 request.remove = remove.iter().map(|id| id.get()).collect();
             }
+            Step::Merge { into } => return self.merge_now(range, *into).await,
             Step::Wait { .. } | Step::Done | Step::Abort { .. } => return Ok(()),
         }
         let mut client = self.parts().peers.node_client(&self.address(order.leader)?).await?;
@@ -234,23 +249,23 @@ impl Place {
         Ok(())
     }
 
-    /// The id of an operator's new replica: one for all attempts, so that a repeated one finds the
+    /// The id of an operator's new replica on `store`: one for all attempts, so that a repeated one finds the
     /// replica there and makes no second one.
-    async fn replica_id(&self, order: &Order) -> Result<ReplicaId, ServerError> {
-        if let Some(id) = order.replica {
+    async fn replica_id(&self, order: &Order, store: StoreId) -> Result<ReplicaId, ServerError> {
+        if let Some((_, id)) = order.replica.filter(|(at, _)| *at == store) {
             return Ok(id);
         }
         let id = ReplicaId(self.reserve_ids(IdKind::Replica, 1).await?);
         self.with_lead(|lead| {
             let mut running = lead.running.iter_mut();
             if let Some(running) = running.find(|it| it.operator == order.operator) {
-                running.replica = Some(id);
+                running.replica = Some((store, id));
             }
         })?;
         Ok(id)
     }
 
-    fn address(&self, store: StoreId) -> Result<String, ServerError> {
+    pub(super) fn address(&self, store: StoreId) -> Result<String, ServerError> {
         let unknown = || ServerError::NotFound(format!("store {store}"));
         Ok(self.parts().addresses.get(store).ok_or_else(unknown)?.address)
     }

@@ -9,7 +9,7 @@ use cribwork_types::seeded::{Bug, has};
 use cribwork_types::{Cf, RangeId, ReplicaId, StoreId, Timestamp, WriteBatch};
 
 use super::Place;
-use super::rows::{self, Row, ServicePoint, Stored};
+use super::rows::{self, MergeRow, Row, ServicePoint, Stored};
 use super::settings::Settings;
 use crate::{ServerError, StoreInfo};
 
@@ -36,8 +36,8 @@ pub(super) struct Running {
     pub(super) scheduler: &'static str,
     /// Runtime clock.
     pub(super) until: Duration,
-    /// The id of its new replica, once there is one.
-    pub(super) replica: Option<ReplicaId>,
+    /// Where its new replica lives, and its id, once there is one.
+    pub(super) replica: Option<(StoreId, ReplicaId)>,
     /// A step was asked for and has not been answered.
     pub(super) asking: bool,
     /// Steps that failed.
@@ -71,6 +71,10 @@ pub(super) struct Lead {
     /// What was decided lately, with the wall clock.
     pub(super) history: VecDeque<(u64, Decision)>,
     pub(super) running: Vec<Running>,
+    /// Merges that are under way, by name.
+    pub(super) merges: BTreeMap<u64, MergeRow>,
+    /// Those that this leader is driving.
+    pub(super) driven: BTreeSet<u64>,
     /// Ranges moved lately, until when they are left alone.
     pub(super) moved: BTreeMap<RangeId, Duration>,
     /// Runtime clock of the next look at the cluster.
@@ -101,6 +105,8 @@ impl Lead {
             since: now,
             history: VecDeque::new(),
             running: Vec::new(),
+            merges: stored.merges.into_iter().map(|row| (row.id, row)).collect(),
+            driven: BTreeSet::new(),
             moved: BTreeMap::new(),
             schedule_at: Duration::ZERO,
         }
@@ -149,6 +155,9 @@ impl Place {
     pub(super) async fn take_over(&self) -> Result<(), ServerError> {
         let _writing = self.inner.writing.lock().await;
         let replica = self.replica().ok_or_else(|| self.not_leader())?;
+        // What this leader proposed before, and does not know the fate of, is in the tables or never will be.
+        let token = replica.token().await?;
+        replica.propose(&token, WriteBatch::new()).await?;
         let handle = replica.read().await?;
         let term = handle.token.term();
         let mut stored = Stored::load(handle.snapshot.as_ref())?;

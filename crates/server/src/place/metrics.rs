@@ -15,6 +15,8 @@ pub struct PlaceMetrics {
     pub(super) transfers_failed: Counter,
     pub(super) changes_started: Counter,
     pub(super) changes_failed: Counter,
+    pub(super) merges_done: Counter,
+    pub(super) merges_abandoned: Counter,
     pub(super) leading: Gauge,
 }
 
@@ -31,6 +33,8 @@ impl PlaceMetrics {
             ("transfers_failed", "Leader transfers that failed", &m.transfers_failed),
             ("changes_started", "Steps of replica changes ordered", &m.changes_started),
             ("changes_failed", "Steps of replica changes that failed", &m.changes_failed),
+            ("merges_done", "Ranges merged into their neighbours", &m.merges_done),
+            ("merges_abandoned", "Merges that were begun and given up", &m.merges_abandoned),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("cribwork_placement_{name}"), help, counter.clone());

@@ -11,6 +11,7 @@
 mod carry;
 pub(crate) mod forward;
 mod lead;
+mod merge;
 mod metrics;
 mod orders;
 mod rows;
@@ -156,7 +157,9 @@ impl Place {
 
     async fn pause(&self) {
         use cribwork_types::RuntimeExt;
-        let busy = |lead: &Lead| !lead.running.is_empty() || !lead.moved.is_empty();
+        let busy = |lead: &Lead| {
+            !lead.running.is_empty() || !lead.moved.is_empty() || !lead.merges.is_empty()
+        };
         let pause = match (self.serves(), self.inner.lead.lock().as_ref()) {
             (true, None) => TICK,
             (true, Some(lead)) if busy(lead) => TICK,
@@ -184,6 +187,7 @@ impl Place {
         if let Err(error) = self.renew_window().await {
             tracing::warn!(%error, "cannot extend the timestamp window");
         }
+        self.drive_merges();
         self.schedule().await;
     }
 }

@@ -5,9 +5,10 @@ use cribwork_placement::{
     Candidate, Decision, Operator, StoreState, explain_range, explain_store, placement_members,
 };
 use cribwork_proto::cribwork::admin::{
-    CandidateInfo, DecisionInfo, ExplainResponse, MoveReplicaRequest, Progress, Setting,
+    CandidateInfo, DecisionInfo, ExplainResponse, MergeRequest, MoveReplicaRequest, Progress,
+    Setting,
 };
-use cribwork_types::{RangeId, ReplicaRole, StoreId};
+use cribwork_types::{RangeId, ReplicaRole, StoreId, key};
 
 use super::Place;
 use super::lead::Lead;
@@ -18,11 +19,11 @@ use crate::ServerError;
 const ORDERED: &str = "ordered";
 
 fn done(text: String) -> Progress {
-    Progress { done: true, text }
+    Progress { done: true, text, other_range: 0 }
 }
 
 fn under_way(text: String) -> Progress {
-    Progress { done: false, text }
+    Progress { done: false, text, other_range: 0 }
 }
 
 impl Place {
@@ -30,6 +31,18 @@ impl Place {
     pub(crate) fn move_replica(&self, ask: &MoveReplicaRequest) -> Result<Progress, ServerError> {
         let (now, wall_ms) = (self.parts().runtime.now(), self.parts().runtime.wall_ms());
         let progress = self.with_lead(|lead| lead.move_replica(ask, now, wall_ms))?;
+        self.leader_changed();
+        progress
+    }
+
+    /// Begins to merge a range with its right neighbour, or says how far that is.
+    pub(crate) fn merge(&self, ask: &MergeRequest) -> Result<Progress, ServerError> {
+        let (now, wall_ms) = (self.parts().runtime.now(), self.parts().runtime.wall_ms());
+        let (range, watched) = (RangeId(ask.range), RangeId(ask.watched));
+        let progress = self.with_lead(|lead| match ask.watched {
+            0 => lead.begin_merge(range, now, wall_ms),
+            _ => lead.watch_merge(range, watched),
+        })?;
         self.leader_changed();
         progress
     }
@@ -125,7 +138,9 @@ impl Place {
             let (view, policy) = lead.decide_by(now);
             let past = lead.history.iter().filter(|(_, it)| it.subject == range);
             let mut decisions: Vec<_> = past.map(|(at_ms, it)| decision(*at_ms, it)).collect();
-            decisions.extend(lead.in_flight(wall_ms, |operator| operator.range() == range));
+            decisions.extend(
+                lead.in_flight(wall_ms, |operator| operator.ranges().any(|it| it == range)),
+            );
             let thoughts = match (&lead.group, range) {
                 (Some(group), RangeId::PLACEMENT) => {
                     vec![placement_members(&view, group, &policy)]
@@ -236,6 +251,55 @@ impl Lead {
         self.begin(decision, now, wall_ms);
         self.schedule_at = now;
         Ok(under_way(format!("range {id}: begun")))
+    }
+
+    fn begin_merge(
+        &mut self,
+        range: RangeId,
+        now: std::time::Duration,
+        wall_ms: u64,
+    ) -> Result<Progress, ServerError> {
+        let missing = || ServerError::NotFound(format!("range {range}"));
+        let map = self.directory.map();
+        let left = map.get_by_id(range).ok_or_else(missing)?;
+        let end = &left.descriptor.span.end;
+        let right = map.get(end).filter(|it| !end.is_empty() && it.descriptor.span.start == *end);
+        let Some(right) = right.map(|it| it.descriptor.id) else {
+            return Err(ServerError::Invalid(format!("range {range} has no right neighbour")));
+        };
+        if *end == key::top_bound() {
+            let why = format!("range {range} is the last one that holds keys of users");
+            return Err(ServerError::Invalid(why));
+        }
+        let concerned = |it: &Operator| it.ranges().any(|it| it == range || it == right);
+        if self.running.iter().any(|it| concerned(&it.operator)) {
+            return Err(ServerError::Busy { what: "the list of what is done to these ranges" });
+        }
+        let decision = Decision {
+            subject: right,
+            scheduler: ORDERED,
+            operator: Some(Operator::Merge { range: right, into: range }),
+            chosen: None,
+            candidates: Vec::new(),
+            summary: format!("range {right}: range {range} absorbs it, as somebody asked"),
+        };
+        self.begin(decision, now, wall_ms);
+        self.schedule_at = now;
+        Ok(Progress { other_range: right.get(), ..under_way(format!("range {right}: begun")) })
+    }
+
+    fn watch_merge(&self, range: RangeId, right: RangeId) -> Result<Progress, ServerError> {
+        let merging = Operator::Merge { range: right, into: range };
+        if let Some(running) = self.running.iter().find(|it| it.operator == merging) {
+            return Ok(under_way(format!("range {right}: {}", running.last)));
+        }
+        if self.directory.map().get_by_id(right).is_none() {
+            return Ok(done(format!("range {range} has absorbed range {right}")));
+        }
+        let past = self.history.iter().rev();
+        let last = past.into_iter().find(|(_, it)| it.subject == right && it.operator.is_none());
+        let why = last.map_or("its operator is gone", |(_, it)| &it.summary);
+        Err(ServerError::Invalid(format!("the ranges were not merged: {why}")))
     }
 
     /// Operators under way, as decisions.

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cribwork_engine::EngineSnapshot;
 use cribwork_placement::IdAllocator;
 use cribwork_types::codec::{Reader, put_bytes};
-use cribwork_types::{Cf, CodecError, KeyRange, RangeDescriptor, StoreId};
+use cribwork_types::{Cf, CodecError, KeyRange, RangeDescriptor, RangeId, StoreId};
 
 use crate::{ServerError, StoreInfo};
 
@@ -25,6 +25,7 @@ const STORE: u8 = b's';
 const NEWCOMER: u8 = b'n';
 const RANGE: u8 = b'r';
 const SETTINGS: u8 = b'f';
+const MERGE: u8 = b'm';
 
 /// One row as it is written: key, and value; none to delete the row.
 pub(super) type Row = (Vec<u8>, Option<Bytes>);
@@ -90,6 +91,68 @@ pub(super) fn store(info: &StoreInfo) -> Row {
     put_bytes(&mut out, info.zone.as_bytes());
     put_bytes(&mut out, info.state.name().as_bytes());
     (key(STORE, info.id.get()), Some(out.freeze()))
+}
+
+/// A merge of two ranges that is under way: a transaction of their groups, as far as it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MergeRow {
+    /// Its name: an id of the ranges' counter, used for nothing else.
+    pub(super) id: u64,
+    pub(super) state: MergeState,
+    /// The left one, as it was planned.
+    pub(super) target: RangeDescriptor,
+    /// The right one, as it was planned.
+    pub(super) source: RangeDescriptor,
+}
+
+/// How far a merge has come. Once it has left the first state it never returns, nor changes between the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MergeState {
+    /// Both are asked for their promises.
+    Preparing,
+    /// It takes place.
+    Decided,
+    /// It does not.
+    Abandoned,
+}
+
+/// A merge.
+pub(super) fn merge(row: &MergeRow) -> Row {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    out.put_u8(match row.state {
+        MergeState::Preparing => 1,
+        MergeState::Decided => 2,
+        MergeState::Abandoned => 3,
+    });
+    put_bytes(&mut out, &row.target.encode());
+    put_bytes(&mut out, &row.source.encode());
+    (key(MERGE, row.id), Some(out.freeze()))
+}
+
+/// A merge is over.
+pub(super) fn no_merge(id: u64) -> Row {
+    (key(MERGE, id), None)
+}
+
+/// A range is no more.
+pub(super) fn no_range(id: RangeId) -> Row {
+    (key(RANGE, id.get()), None)
+}
+
+fn read_merge(id: u64, bytes: Bytes) -> Result<MergeRow, CodecError> {
+    let mut reader = Reader::new("merge row", bytes);
+    reader.version(VERSION)?;
+    let state = match reader.u8()? {
+        1 => MergeState::Preparing,
+        2 => MergeState::Decided,
+        3 => MergeState::Abandoned,
+        _ => return Err(reader.malformed("unknown state of a merge")),
+    };
+    let target = RangeDescriptor::decode(reader.bytes()?)?;
+    let source = RangeDescriptor::decode(reader.bytes()?)?;
+    reader.finish()?;
+    Ok(MergeRow { id, state, target, source })
 }
 
 /// What was set for the cluster: names and values as text.
@@ -179,6 +242,8 @@ pub(super) struct Stored {
     /// By store: the process that registered it.
     pub(super) newcomers: BTreeMap<StoreId, u64>,
     pub(super) ranges: Vec<RangeDescriptor>,
+    /// Merges that are under way.
+    pub(super) merges: Vec<MergeRow>,
     /// What was set for the cluster, by name.
     pub(super) settings: BTreeMap<String, String>,
 }
@@ -214,6 +279,7 @@ impl Stored {
             STORE => self.stores.push(read_store(id, value)?),
             SETTINGS => self.settings = read_settings(value)?,
             RANGE => self.ranges.push(RangeDescriptor::decode(value)?),
+            MERGE => self.merges.push(read_merge(id, value)?),
             _ => return Err(CodecError::Malformed { what: WHAT, why: "unknown kind" }),
         }
         Ok(())
@@ -237,6 +303,13 @@ mod tests {
             ServicePoint { service: Bytes::from_static(b"backup"), expires_ms: 5, safe_point: 6 };
         let mut stored = Stored::default();
         let newcomer = newcomer(StoreId(7), 99);
+        let merging = MergeRow {
+            id: 12,
+            state: MergeState::Decided,
+            target: RangeDescriptor { id: RangeId(3), ..RangeDescriptor::default() },
+            source: RangeDescriptor { id: RangeId(4), ..RangeDescriptor::default() },
+        };
+        assert_eq!(no_merge(12), (merge(&merging).0, None), "of the same row");
         let set = BTreeMap::from([("repair_after".to_owned(), "10s".to_owned())]);
         let rows = [
             store(&info),
@@ -246,11 +319,13 @@ mod tests {
             service(&point),
             newcomer,
             settings(&set),
+            merge(&merging),
         ];
         for (key, value) in rows {
             stored.row(&key, value.unwrap()).unwrap();
         }
         assert_eq!(stored.settings, set);
+        assert_eq!(stored.merges, [merging]);
         assert_eq!(stored.newcomers, BTreeMap::from([(StoreId(7), 99)]));
         assert_eq!(no_service(b"backup"), (service(&point).0, None), "of the same row");
         assert_eq!((stored.stores, stored.services), (vec![info], vec![point]));

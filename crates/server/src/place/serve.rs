@@ -286,6 +286,7 @@ impl Place {
             want_full: !lead.heard.get(&store).is_some_and(|heard| heard.full),
             tso_physical_ms: lead.tso.physical_ms(),
             gone: gone(lead, &request.doubtful),
+            merged: merged(lead, &request.doubtful),
             split_size_bytes: lead.settings.split_size_bytes(),
             cold_after_ms: Some(lead.settings.cold_after().as_millis() as u64),
             placement_members: self.members().into_iter().map(StoreId::get).collect(),
@@ -359,6 +360,18 @@ fn gone(lead: &Lead, doubtful: &[admin::DoubtfulReplica]) -> Vec<bytes::Bytes> {
     doubtful.iter().filter_map(now).collect()
 }
 
+/// What became of doubtful replicas' ranges that are no more: a range never loses its first key but by a
+/// merge.
+fn merged(lead: &Lead, doubtful: &[admin::DoubtfulReplica]) -> Vec<admin::MergedRange> {
+    let now = |it: &admin::DoubtfulReplica| {
+        let newer = &lead.directory.map().get(it.start.as_ref()?)?.descriptor;
+        let merged = newer.id.get() != it.range && newer.epoch.version > it.version;
+        (merged && it.range != RangeId::PLACEMENT.get())
+            .then(|| admin::MergedRange { range: it.range, descriptor: newer.encode() })
+    };
+    doubtful.iter().filter_map(now).collect()
+}
+
 /// Descriptors that are news.
 fn take_reports(
     lead: &mut Lead,
@@ -375,14 +388,16 @@ fn take_reports(
             false => None,
         };
         let term = if report.is_leader { report.term } else { 0 };
-        if report.is_leader {
+        let reported = lead.directory.report(descriptor.clone(), leader, term);
+        // A range that was merged away may still be reported by whoever does not know.
+        if report.is_leader && !matches!(reported, Reported::Stale | Reported::Refused) {
             lead.sizes.insert(id, report.size_bytes);
             match report.kept_whole.is_empty() {
                 true => lead.kept_whole.remove(&id),
                 false => lead.kept_whole.insert(id, report.kept_whole.clone()),
             };
         }
-        match lead.directory.report(descriptor.clone(), leader, term) {
+        match reported {
             Reported::Changed { descriptor: true, .. } => {
                 lead.changed.insert(id, now);
                 lead.look_soon(now);
@@ -399,7 +414,7 @@ fn take_reports(
 fn settle(lead: &mut Lead, range: RangeId, leader: Option<StoreId>) {
     lead.running.retain(|running| match running.operator {
         Operator::TransferLeader { range: moving, to, .. } => moving != range || leader != Some(to),
-        Operator::ChangeReplicas { .. } => true,
+        Operator::ChangeReplicas { .. } | Operator::Merge { .. } => true,
     });
 }
 

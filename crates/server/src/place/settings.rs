@@ -21,18 +21,26 @@ const SPLIT_SIZE_MIN: u64 = 1 << 20;
 /// Larger, and a range could outgrow what a snapshot may carry before it is split.
 const SPLIT_SIZE_MAX: u64 = 256 << 20;
 
+const MERGE_BELOW: &str = "merge_below";
+/// More, and what was merged could be split again by its size at once: half of it.
+const MERGE_PART_MAX: u64 = 2;
+
 const COLD_AFTER_NAME: &str = "cold_after";
 /// Shorter, and a range that is used now and then would be woken each time.
 const COLD_AFTER_MIN: Duration = Duration::from_secs(1);
 
 /// Name, and what it means.
-const ALL: [(&str, &str); 4] = [
+const ALL: [(&str, &str); 5] = [
     (REPLICATION_FACTOR, "Replicas of each range: 1, 3 or 5."),
     (
         REPAIR_AFTER,
         "How long a node may be silent before its replicas are made anew elsewhere; 5s or more.",
     ),
     (SPLIT_SIZE, "From which size on a range is split by itself; 1MiB to 256MiB."),
+    (
+        MERGE_BELOW,
+        "Neighbours that together take less are merged by themselves; at most half of split_size, 0B for never.",
+    ),
     (
         COLD_AFTER_NAME,
         "How long a replica is idle before it gives up its Raft instance until it is needed; 1s or more, 0s for never.",
@@ -73,6 +81,13 @@ impl Settings {
                 Ok(_) => return invalid(format!("{value} is not from 1MiB to 256MiB")),
                 Err(why) => return invalid(why),
             },
+            MERGE_BELOW => match parse_size(value) {
+                Ok(size) if size <= self.split_size_bytes() / MERGE_PART_MAX => {
+                    value.trim().to_owned()
+                }
+                Ok(_) => return invalid(format!("{value} is more than half of split_size")),
+                Err(why) => return invalid(why),
+            },
             COLD_AFTER_NAME => match parse_duration(value) {
                 Ok(after) if after.is_zero() || after >= COLD_AFTER_MIN => value.trim().to_owned(),
                 Ok(_) => return invalid(format!("{value} is neither 0s nor 1s or more")),
@@ -104,6 +119,7 @@ impl Settings {
         let default = match name {
             REPLICATION_FACTOR => ReplicationFactor::default().get().to_string(),
             SPLIT_SIZE => format!("{}MiB", SPLIT_SIZE_BYTES >> 20),
+            MERGE_BELOW => "0B".to_owned(),
             COLD_AFTER_NAME => format!("{}s", COLD_AFTER.as_secs()),
             _ => format!("{}s", REPAIR_AFTER_MS / 1000),
         };
@@ -113,6 +129,13 @@ impl Settings {
     /// From which size on a range is split.
     pub(super) fn split_size_bytes(&self) -> u64 {
         parse_size(&self.value(SPLIT_SIZE)).unwrap_or(SPLIT_SIZE_BYTES)
+    }
+
+    /// Neighbours that together take less are merged; 0 for never. A later `split_size` may have made what is
+    /// set too much.
+    fn merge_below_bytes(&self) -> u64 {
+        let set = parse_size(&self.value(MERGE_BELOW)).unwrap_or_default();
+        set.min(self.split_size_bytes() / MERGE_PART_MAX)
     }
 
     /// How long a replica is idle before it goes cold; zero for never.
@@ -130,6 +153,7 @@ impl Settings {
         PlacementPolicy {
             replication_factor: factor.unwrap_or_default(),
             repair_after_ms: after.unwrap_or(REPAIR_AFTER_MS),
+            merge_below_bytes: self.merge_below_bytes(),
             ..PlacementPolicy::default()
         }
     }
@@ -149,7 +173,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!(settings.policy(), PlacementPolicy::default());
         let values: Vec<_> = settings.list("").unwrap().into_iter().map(|it| it.value).collect();
-        assert_eq!(values, ["3", "300s", "96MiB", "30s"]);
+        assert_eq!(values, ["3", "300s", "96MiB", "0B", "30s"]);
         let settings = settings.with(REPLICATION_FACTOR, "5").unwrap();
         let settings = settings.with(REPAIR_AFTER, "1m 30s").unwrap();
         let policy = Settings::new(settings.stored().clone()).policy();
@@ -158,6 +182,10 @@ mod tests {
         let settings = settings.with(SPLIT_SIZE, "16MiB").unwrap();
         assert_eq!(settings.split_size_bytes(), 16 << 20);
         assert_eq!(settings.cold_after(), Duration::from_secs(30));
+        let settings = settings.with(MERGE_BELOW, "8MiB").unwrap();
+        assert_eq!(settings.policy().merge_below_bytes, 8 << 20);
+        let small = settings.with(SPLIT_SIZE, "2MiB").unwrap();
+        assert_eq!(small.policy().merge_below_bytes, 1 << 20, "never more than half");
         let settings = settings.with(COLD_AFTER_NAME, "0s").unwrap();
         assert_eq!(settings.cold_after(), Duration::ZERO);
         for (key, value) in [
@@ -165,6 +193,7 @@ mod tests {
             (REPLICATION_FACTOR, ""),
             (REPAIR_AFTER, "1s"),
             (SPLIT_SIZE, "4KiB"),
+            (MERGE_BELOW, "9MiB"),
             (COLD_AFTER_NAME, "10ms"),
             ("x", "1"),
         ] {

@@ -18,6 +18,12 @@ fn placement_rows() {
     let descriptor = RangeDescriptor { id: RangeId(3), ..RangeDescriptor::default() };
     let set = [("replication_factor", "5"), ("repair_after", "90s"), ("of a later build", "on")];
     let set = set.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let merging = MergeRow {
+        id: 12,
+        state: MergeState::Preparing,
+        target: descriptor.clone(),
+        source: descriptor.clone(),
+    };
     let rows = [
         cluster(3),
         ids(&IdAllocator::new()),
@@ -28,6 +34,7 @@ fn placement_rows() {
         newcomer(StoreId(7), 99),
         range(&descriptor),
         settings(&set),
+        merge(&merging),
     ];
     target("placement_rows").seeds(rows.map(joined)).run(|bytes| {
         let (length, rest) = bytes.split_first().unwrap_or((&0, &[]));
@@ -43,6 +50,14 @@ fn placement_rows() {
         for point in &stored.services {
             let (written, encoded) = service(point);
             assert_eq!((&written[..], encoded.as_deref()), (key, Some(value)), "one encoding");
+        }
+        for row in &stored.merges {
+            let (written, encoded) = merge(row);
+            assert_eq!(
+                (&written[..9], encoded.as_deref()),
+                (&key[..9], Some(value)),
+                "one encoding"
+            );
         }
         if key.first() == Some(&SETTINGS) && read.is_ok() {
             let (_, encoded) = settings(&stored.settings);

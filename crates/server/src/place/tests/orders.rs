@@ -129,6 +129,7 @@ fn settings_hold_over_restarts() {
         ("replication_factor", "3"),
         ("repair_after", "10s"),
         ("split_size", "96MiB"),
+        ("merge_below", "0B"),
         ("cold_after", "30s"),
     ];
     assert_eq!(values, kept);
