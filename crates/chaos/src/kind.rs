@@ -119,7 +119,7 @@ impl Kind {
             }
             Kind::PowerCutAll => "the disks of all nodes at once lose all that was not synced",
             Kind::RollingRestart => "each node in turn is told to stop (SIGTERM) and started again",
-            Kind::Admin => "ranges are split and leaders moved, at random",
+            Kind::Admin => "ranges are split and merged, and leaders moved, at random",
         }
     }
 

@@ -19,8 +19,8 @@ use crate::{clock, damage};
 const LOSS_PERCENT: u32 = 30;
 /// Time between two commands of an administrator.
 const ADMIN_PERIOD: Duration = Duration::from_millis(400);
-/// Most splits of one fault: ranges are never joined again.
-const SPLITS_MAX: u32 = 2;
+/// Most splits of one fault: not all of them are merged again.
+const SPLITS_MAX: u32 = 4;
 
 /// Unix time in milliseconds, by the real clock: only nodes' clocks jump.
 pub(crate) fn unix_ms() -> f64 {
@@ -285,13 +285,16 @@ fn rolling_restart(cluster: &mut Cluster, fault: &Fault, one: usize) -> anyhow::
 fn admin(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<Target> {
     let mut random = StdRng::seed_from_u64(fault.pick);
     let until = Instant::now() + fault.hold;
-    let (mut splits, mut moves, mut refused) = (0, 0, 0);
+    let (mut splits, mut merges, mut moves, mut refused) = (0, 0, 0, 0);
     while Instant::now() < until {
-        let done = if splits < SPLITS_MAX && random.random_range(0..3) == 0 {
+        let what = random.random_range(0..6);
+        let done = if splits < SPLITS_MAX && what < 2 {
             let table = if random.random() { "bank" } else { "wreg" };
             let hex: String = table.bytes().map(|byte| format!("{byte:02x}")).collect();
             let key = format!("0x{hex}{:08x}", random.random::<u32>());
             cluster.command(&["split", &key, "--timeout", "3s"]).map(|_| splits += 1)
+        } else if what == 2 {
+            merge(cluster, random.random()).map(|()| merges += 1)
         } else {
             let (choice, store) =
                 (random.random::<u64>(), random.random_range(0..cluster.nodes.len()));
@@ -300,12 +303,23 @@ fn admin(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<Target> {
         refused += u32::from(done.is_err());
         cluster.stop.sleep(ADMIN_PERIOD)?;
     }
-    Ok(Target::new(format!("{splits} splits, {moves} leaders moved, {refused} refused")))
+    let done = format!("{splits} splits, {merges} merges, {moves} leaders moved");
+    Ok(Target::new(format!("{done}, {refused} refused")))
+}
+
+/// The number of a range.
+fn some_range(cluster: &Cluster, choice: u64) -> anyhow::Result<String> {
+    let ranges = cluster.command(&["ranges", "--timeout", "3s"])?;
+    let ranges = ranges.as_array().filter(|ranges| !ranges.is_empty()).context("no ranges")?;
+    Ok(ranges[choice as usize % ranges.len()]["id"].to_string())
+}
+
+fn merge(cluster: &Cluster, choice: u64) -> anyhow::Result<()> {
+    let id = some_range(cluster, choice)?;
+    cluster.command(&["merge", &id, "--timeout", "10s"]).map(|_| ())
 }
 
 fn transfer(cluster: &Cluster, choice: u64, store: usize) -> anyhow::Result<()> {
-    let ranges = cluster.command(&["ranges", "--timeout", "3s"])?;
-    let ranges = ranges.as_array().filter(|ranges| !ranges.is_empty()).context("no ranges")?;
-    let id = ranges[choice as usize % ranges.len()]["id"].to_string();
+    let id = some_range(cluster, choice)?;
     cluster.command(&["transfer-leader", &id, &store.to_string(), "--timeout", "3s"]).map(|_| ())
 }

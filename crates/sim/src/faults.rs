@@ -38,6 +38,8 @@ enum Mend {
 pub(crate) enum Order {
     /// Split at a few keys drawn from this number.
     Split(u64),
+    /// Merge a few ranges drawn from this number with their neighbours, or have the cluster do so by itself.
+    Merge(u64),
     /// Hand a few ranges drawn from this number to stores drawn from it.
     TransferLeader(u64),
 }
@@ -158,6 +160,7 @@ impl Faults {
     ) -> Option<Order> {
         match kind {
             FaultKind::Split => return Some(Order::Split(self.random.next())),
+            FaultKind::Merge => return Some(Order::Merge(self.random.next())),
             FaultKind::TransferLeader => return Some(Order::TransferLeader(self.random.next())),
             FaultKind::ChangeMembers => {
                 // One a node at most: which of them leads what is theirs to know.

@@ -31,6 +31,10 @@ pub(crate) fn unsettled(cluster: &Cluster<'_>) -> anyhow::Result<Option<String>>
                 let (range, name) = (replica.range_id(), &host.name);
                 return Ok(Some(format!("range {range} is between two memberships on {name}")));
             }
+            if replica.is_merging() {
+                let (range, name) = (replica.range_id(), &host.name);
+                return Ok(Some(format!("range {range} takes part in a merge on {name}")));
+            }
             applied.entry(replica.range_id()).or_default().push(replica.applied_index());
             members.insert(replica.range_id(), replica.descriptor().replicas.len());
         }

@@ -62,6 +62,8 @@ pub enum FaultKind {
     CutClient,
     /// A range is split.
     Split,
+    /// A range absorbs its neighbour.
+    Merge,
     /// Leadership of a range is handed over.
     TransferLeader,
     /// Replicas of a range come, go, or change places.
@@ -74,7 +76,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 27] = [
+    pub const ALL: [FaultKind; 28] = [
         FaultKind::Crash,
         FaultKind::PowerLoss,
         FaultKind::PowerLossMajority,
@@ -98,6 +100,7 @@ impl FaultKind {
         FaultKind::BitFlip,
         FaultKind::CutClient,
         FaultKind::Split,
+        FaultKind::Merge,
         FaultKind::TransferLeader,
         FaultKind::ChangeMembers,
         FaultKind::CrashPlacement,
@@ -123,7 +126,7 @@ pub enum Theme {
     Members,
     /// Logs are cut at once, and snapshots are lost in parts or with the power: seeds 8n + 3.
     Snapshots,
-    /// Ranges are split, over slow disks, while leaders are cut off: seeds 8n + 5.
+    /// Ranges are split and merged, over slow disks, while leaders are cut off: seeds 8n + 5.
     Splits,
     /// Leaderships are handed over, and the request for it is late: seeds 8n + 7.
     Transfers,
@@ -156,9 +159,12 @@ impl Theme {
                 (FaultKind::ChangeMembers, 8),
                 (FaultKind::Crash, 4),
             ],
-            Theme::Splits => {
-                &[(FaultKind::Split, 24), (FaultKind::Isolate, 8), (FaultKind::Halves, 4)]
-            }
+            Theme::Splits => &[
+                (FaultKind::Split, 24),
+                (FaultKind::Merge, 24),
+                (FaultKind::Isolate, 8),
+                (FaultKind::Halves, 4),
+            ],
             Theme::Transfers => &[(FaultKind::TransferLeader, 24), (FaultKind::Crash, 4)],
         }
     }
@@ -263,7 +269,10 @@ impl Plan {
         for kind in FaultKind::ALL {
             // What operators do goes on beside all faults.
             let (chance, weight_max) = match kind {
-                FaultKind::Split | FaultKind::TransferLeader | FaultKind::ChangeMembers => (70, 20),
+                FaultKind::Split
+                | FaultKind::Merge
+                | FaultKind::TransferLeader
+                | FaultKind::ChangeMembers => (70, 20),
                 _ => (45, 8),
             };
             if random.chance(chance) {

@@ -335,6 +335,20 @@ async fn carry_out(shared: &Shared, client: &Client, order: Order) -> Result<(),
             let keys = (0..number % 3 + 1).map(|at| split_key(number / 3 + at));
             client.split(keys).await.map(drop)
         }
+        Order::Merge(number) if number.is_multiple_of(7) => {
+            let below = if number.is_multiple_of(2) { "4MiB" } else { "0B" };
+            client.admin().config("merge_below", Some(below)).await.map(drop)
+        }
+        Order::Merge(number) => {
+            let ranges = client.ranges(cribwork_types::KeyRange::all(), 0).await?;
+            for at in 0..(number % 3 + 1).min(ranges.len() as u64) {
+                let range = ranges[(number / 5 + at * 2) as usize % ranges.len()].range.id;
+                // Many have no neighbour, or are busy.
+                let begun = client.admin().merge(range, None).await;
+                shared.recorder.note(&format!("merge {range} {begun:?}"));
+            }
+            Ok(())
+        }
         Order::TransferLeader(number) => {
             let ranges = client.ranges(cribwork_types::KeyRange::all(), 0).await?;
             if ranges.is_empty() {
