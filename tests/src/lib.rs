@@ -15,6 +15,7 @@
     reason = "this is test code over real processes: it may panic, and it has only the real clock"
 )]
 
+mod bank;
 mod cluster;
 mod load;
 mod node;
@@ -23,6 +24,7 @@ mod ports;
 mod process;
 mod turn;
 
+pub use bank::assert_sound;
 pub use cluster::Cluster;
 pub use load::{Load, Pulse};
 pub use node::{Node, NodeFlags};
