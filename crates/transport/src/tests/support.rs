@@ -178,14 +178,16 @@ impl Node {
 
     /// Serves until the tokio runtime of the caller ends.
     pub(crate) async fn listen(&self, address: SocketAddr) -> SocketAddr {
-        let listener = loop {
-            // The process before on this address may take a moment to let go of it.
-            match TcpListener::bind(address).await {
-                Ok(listener) => break listener,
-                Err(error) => assert!(self.runtime.now() < PATIENCE, "{address}: {error}"),
-            }
-            self.runtime.sleep(Duration::from_millis(1)).await;
+        // The process before on this address may take a moment to let go of it.
+        let mut listener = None;
+        let mut bind = || {
+            listener = std::net::TcpListener::bind(address).ok();
+            listener.is_some()
         };
+        self.poll_until("the address is free", &mut bind).await;
+        let listener = listener.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
         let address = listener.local_addr().unwrap();
         let router = tune_server(Server::builder()).add_service(self.transport.service());
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
