@@ -1,15 +1,16 @@
 //! Merging a range, the *source*, into its left neighbour, the *target*.
 //!
 //! ```text
-//!  placement            source's leader       target's leader      every store of the source
-//!  plan is stored  -->  freeze           -->  pin             -->  frozen here, and synced?
-//!  decided: merge  -------------------------> absorb
-//!  or: not         -->  abandon          -->  abandon
+//!  placement             target's leader    every store             source's leader
+//!  plan is stored   -->  pin           -->  applied and synced? -->  freeze
+//!                                           applied and synced? <--
+//!  decided: merge   -->  absorb
+//!  or: not          -->  abandon        ------------------------->  abandon
 //! ```
 //!
 //! It is a transaction of two groups, with placement as the one who decides. Both promise first. A frozen
 //! source reads and writes nothing, and a pinned target keeps its bounds and members, each until it is told
-//! how it ends. So once all stores have said that their replica of the source is frozen, and that this
+//! how it ends. So once all stores have said that their replicas of both have applied that, and that it
 //! survives a crash, nothing can stand in the way of the merge, and placement may decide for it; it
 //! decides against it when a promise is not given in time. Placement's group is replicated, so a
 //! decision is made once and outlives whoever made it.
