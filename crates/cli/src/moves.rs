@@ -11,6 +11,12 @@ use crate::failure::Failure;
 use crate::output::print_fields;
 use crate::run::Context;
 
+/// What to do when time is over, where the same order again goes on with what is under way.
+const AGAIN: &str = "run the same command again to go on waiting, or ask `cribwork explain`";
+/// The same for a merge: again, it would take the next neighbour.
+const LOOK: &str =
+    "look with `cribwork explain range` and the number of the right one, or `cribwork ranges`";
+
 /// Pause between two looks at how far something is.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -44,7 +50,7 @@ pub(crate) async fn replica(
 ) -> Result<(), Failure> {
     let admin = &context.admin();
     let ids = (RangeId(range), StoreId(from), StoreId(to));
-    until_done(context, |watch| admin.move_replica(ids.0, ids.1, ids.2, watch)).await?;
+    until_done(context, AGAIN, |watch| admin.move_replica(ids.0, ids.1, ids.2, watch)).await?;
     print_fields(context.global.output, &Moved { range, from, to })
 }
 
@@ -52,25 +58,29 @@ pub(crate) async fn merge(context: &Context, range: u64) -> Result<(), Failure> 
     let admin = &context.admin();
     let begun = admin.merge(RangeId(range), None).await?;
     let absorbed = begun.other_range;
-    until_done(context, |_| admin.merge(RangeId(range), Some(RangeId(absorbed)))).await?;
+    until_done(context, LOOK, |_| admin.merge(RangeId(range), Some(RangeId(absorbed)))).await?;
     print_fields(context.global.output, &Merged { range, absorbed })
 }
 
 pub(crate) async fn drain(context: &Context, store: u64, undo: bool) -> Result<(), Failure> {
     let admin = &context.admin();
-    until_done(context, |_| admin.drain(StoreId(store), undo)).await?;
+    until_done(context, AGAIN, |_| admin.drain(StoreId(store), undo)).await?;
     let state = if undo { "up" } else { "draining" };
     print_fields(context.global.output, &Told { store, state })
 }
 
 pub(crate) async fn decommission(context: &Context, store: u64) -> Result<(), Failure> {
     let admin = &context.admin();
-    until_done(context, |_| admin.decommission(StoreId(store))).await?;
+    until_done(context, AGAIN, |_| admin.decommission(StoreId(store))).await?;
     print_fields(context.global.output, &Told { store, state: "decommissioned" })
 }
 
 /// Asks until it is done; `ask` is told whether it was asked before.
-async fn until_done<F>(context: &Context, ask: impl Fn(bool) -> F) -> Result<(), Failure>
+async fn until_done<F>(
+    context: &Context,
+    hint: &'static str,
+    ask: impl Fn(bool) -> F,
+) -> Result<(), Failure>
 where
     F: Future<Output = Result<Progress, ClientError>>,
 {
@@ -83,7 +93,6 @@ where
         }
         if context.runtime.now() + PAUSE > deadline {
             let message = format!("not done in time, but under way: {}", progress.text);
-            let hint = "run the same command again to go on waiting, or ask `cribwork explain`";
             return Err(Failure::new("CW-CLI-UNDER-WAY", message, hint));
         }
         tracing::info!("{}", progress.text);
