@@ -2,5 +2,6 @@
 
 pub(crate) mod harness;
 mod heartbeats;
+mod merges;
 mod orders;
 mod tables;
