@@ -20,14 +20,20 @@ struct Call {
     answer: oneshot::Sender<Bytes>,
 }
 
-/// Open calls by number. Numbers are not reused within a process, so a late answer finds nobody.
-#[derive(Default)]
+/// Open calls by number. No number is used twice, so a late answer finds nobody: not by this life of the
+/// process, and not by the next, because each begins at a random one. A peer may have been busy with a question
+/// for so long that whoever asked was restarted meanwhile.
 pub(crate) struct Calls {
     next: AtomicU64,
     open: DashMap<u64, Call>,
 }
 
 impl Calls {
+    /// No call is open. `first`, a random number, is the one of the first.
+    pub(crate) fn new(first: u64) -> Self {
+        Self { next: AtomicU64::new(first), open: DashMap::new() }
+    }
+
     fn insert(&self, to: StoreId, since: Option<Duration>) -> (u64, oneshot::Receiver<Bytes>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, receiver) = oneshot::channel();
@@ -77,7 +83,7 @@ mod tests {
 
     #[test]
     fn calls_are_answered_failed_and_expired() {
-        let calls = Calls::default();
+        let calls = Calls::new(u64::MAX);
         let (one, mut first) = calls.open(StoreId(1), Duration::ZERO);
         let (_, mut second) = calls.open(StoreId(2), Duration::ZERO);
         let (_, mut third) = calls.open(StoreId(3), Duration::from_secs(9));

@@ -388,7 +388,7 @@ impl MultiRaft {
             metrics: parts.metrics,
             factory,
             cold: ColdPolicy::default(),
-            calls: Calls::default(),
+            calls: Calls::new(nonce),
             incoming: Incoming::default(),
             verifier: Verifier::default(),
             snapshots_sent: Semaphore::new(SNAPSHOTS_SENT_MAX),

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests unwrap and spawn")]
 
 use std::future::ready;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cribwork_engine::{LogWriterMetrics, LogWriterOptions, MemoryEngine};
@@ -24,7 +25,8 @@ impl Runtime for OneThread {
     }
 
     fn random_u64(&self) -> u64 {
-        0
+        static DRAWN: AtomicU64 = AtomicU64::new(1);
+        DRAWN.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
     fn spawn(&self, task: BoxFuture<()>) {

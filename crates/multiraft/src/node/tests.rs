@@ -108,3 +108,22 @@ async fn who_leads_no_more_says_so() {
     assert!(!multi.replica(RANGE).unwrap().has_live_leader());
     assert_eq!(led_by(&multi), (7, None));
 }
+
+/// A follower with a slow disk may answer an append after its leader's store was restarted. Simulator, seed
+/// 186: the new life took it for the answer to a question of its own, about another range, which had the same
+/// number.
+#[tokio::test]
+async fn an_answer_to_an_earlier_life_finds_nobody() {
+    let store_1 = || open(MemoryEngine::new(), StoreId(1));
+    let (asked, _) = store_1().shared.calls.open(StoreId(2), Duration::ZERO);
+    let multi = store_1();
+    let mut asked_now: Vec<_> =
+        (0..1000).map(|_| multi.shared.calls.open(StoreId(2), Duration::ZERO)).collect();
+    let (range, payload) = (RangeId::PLACEMENT, Bytes::from_static(b"late"));
+    let (from, to) = (ReplicaId(0), ReplicaId(0));
+    let late = Message { range, from, to, kind: kind::APPEND_RESULT, call: asked, payload };
+    Inbound { shared: multi.shared.clone() }.on_message(StoreId(2), late);
+    for (_, answer) in &mut asked_now {
+        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+    }
+}
