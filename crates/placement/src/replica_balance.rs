@@ -3,12 +3,13 @@
 //!
 //! **It settles.** A replica of weight `w` moves from a store to one whose load is at least `2 w` less,
 //! so the sum of squared loads falls with every move, no two stores change places, and nothing is
-//! undone. The largest weight that fits goes first: it leaves the pair as close as possible, far below
-//! the spread at which the next move begins, so that loads that only tremble move nothing.
+//! undone. While two stores are far apart, what is moved is of the weight that is usual on the fuller one,
+//! so that numbers of replicas become even with loads. At the end the largest weight that fits goes: it
+//! leaves the pair as close as possible, far below the spread at which the next move begins, so that loads
+//! that only tremble move nothing.
 //!
 //! No move makes the zones of a range worse, so this and zone spread do not fight.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use cribwork_types::StoreId;
@@ -67,6 +68,9 @@ pub(crate) fn schedule(books: &mut Books<'_>) -> Vec<Decision> {
     decisions
 }
 
+/// Excesses of this many usual weights and more are far.
+const FAR: u64 = 4;
+
 /// Between the most different stores that can exchange something.
 fn best_move<'a>(
     books: &Books<'a>,
@@ -85,11 +89,15 @@ fn best_move<'a>(
             if busy(from.id) || busy(to.id) || books.unfit(to).is_some() {
                 continue;
             }
-            let given = by_store.get(&from.id).into_iter().flatten();
-            let given = given.filter(|range| may_move(books, range, from.id, to.id, excess));
-            let best = given.max_by_key(|range| {
+            let held = by_store.get(&from.id).map(Vec::as_slice).unwrap_or_default();
+            let usual = books.load(from.id) / held.len().max(1) as u64;
+            let is_far = excess / FAR >= usual;
+            let given = held.iter().filter(|range| may_move(books, range, from.id, to.id, excess));
+            let best = given.min_by_key(|range| {
                 let leads = range.leader.is_some_and(|leader| leader.store == from.id);
-                (!leads, books.weight(range), Reverse(range.descriptor.id))
+                let weight = books.weight(range);
+                let miss = if is_far { weight.abs_diff(usual) } else { excess - weight };
+                (leads, miss, range.descriptor.id)
             });
             if let Some(range) = best {
                 return Some(Move { range, from: from.id, to: to.id });
