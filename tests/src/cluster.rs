@@ -61,6 +61,7 @@ impl Cluster {
                 listen: address.clone(),
                 http: free_address(),
                 join: listen.join(","),
+                rebuild_damaged: false,
             });
             match flags.map(Node::start).collect() {
                 Ok(nodes) => return Self { nodes, _directory: directory, turn },
@@ -79,7 +80,8 @@ impl Cluster {
             let start = || {
                 let data = self._directory.path().join(format!("node{number}"));
                 let (listen, http) = (free_address(), free_address());
-                Node::start(NodeFlags { data, listen, http, join: join.clone() })
+                let join = join.clone();
+                Node::start(NodeFlags { data, listen, http, join, rebuild_damaged: false })
             };
             let taken = |ended: &Finished| ended.stderr.contains("CW-SERVER-LISTEN");
             let mut started = start();

@@ -23,13 +23,16 @@ pub struct NodeFlags {
     pub http: String,
     /// `--join`, separated by commas.
     pub join: String,
+    /// `--rebuild-damaged`.
+    pub rebuild_damaged: bool,
 }
 
 impl NodeFlags {
     /// A node with the given data directory, on free ports, that knows only itself.
     pub fn alone(data: &Path) -> Self {
         let listen = free_address();
-        Self { data: data.to_owned(), http: free_address(), join: listen.clone(), listen }
+        let (data, http, join) = (data.to_owned(), free_address(), listen.clone());
+        Self { data, listen, http, join, rebuild_damaged: false }
     }
 
     /// Starts a process with these flags; it may end at once.
@@ -41,7 +44,9 @@ impl NodeFlags {
             ["--http", &self.http],
             ["--join", &self.join],
         ];
-        let args: Vec<&str> = ["start"].into_iter().chain(args.into_iter().flatten()).collect();
+        let rebuild = self.rebuild_damaged.then_some("--rebuild-damaged");
+        let args = args.into_iter().flatten().chain(rebuild);
+        let args: Vec<&str> = ["start"].into_iter().chain(args).collect();
         Process::start_into(beside("stdout"), beside("stderr"), &args)
     }
 }
@@ -72,6 +77,11 @@ impl Node {
     /// What it is started with.
     pub fn flags(&self) -> &NodeFlags {
         &self.flags
+    }
+
+    /// Has it set its store aside if that is damaged, from the next start on.
+    pub fn rebuild_damaged(&mut self) {
+        self.flags.rebuild_damaged = true;
     }
 
     /// Whether it was started and neither killed nor stopped since.

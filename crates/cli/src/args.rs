@@ -415,6 +415,10 @@ pub(crate) struct Start {
     /// Failure domain: replicas of a range are spread over as many zones as there are
     #[arg(long, env = "CRIBWORK_ZONE")]
     pub(crate) zone: Option<String>,
+    /// If the store is damaged, set it aside (in damaged/, nothing is deleted) and join as a new,
+    /// empty one, which gets its data from the others
+    #[arg(long, env = "CRIBWORK_REBUILD_DAMAGED")]
+    pub(crate) rebuild_damaged: bool,
     /// File with settings, TOML
     #[arg(long, env = "CRIBWORK_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -41,6 +41,7 @@ fn settings(global: &Global, flags: Start) -> Result<Config, Failure> {
     set(&mut config.join, flags.join);
     set(&mut config.zone, flags.zone);
     set(&mut config.workers, flags.workers);
+    config.rebuild_damaged |= flags.rebuild_damaged;
     set(&mut config.log.level, global.log_level.clone());
     config.advertise = flags.advertise.or(config.advertise);
     config.log.format = match global.log_format {

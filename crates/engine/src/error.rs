@@ -85,6 +85,12 @@ pub enum EngineError {
         /// The limit.
         limit: usize,
     },
+    /// A damaged store was set aside and is there still: there is room for one.
+    #[error("{} holds a damaged store that was set aside earlier", dir.display())]
+    SetAsideBefore {
+        /// Where it is.
+        dir: PathBuf,
+    },
     /// An earlier write or sync failed, so the store takes no more of them.
     #[error("the store stopped after a failure: {first}")]
     Stopped {
@@ -143,6 +149,7 @@ impl CodedError for EngineError {
             EngineError::NoStore { .. } => "CW-ENGINE-NO-STORE",
             EngineError::UnknownFormat { .. } => "CW-ENGINE-UNKNOWN-FORMAT",
             EngineError::WrongIdentity { .. } => "CW-ENGINE-WRONG-IDENTITY",
+            EngineError::SetAsideBefore { .. } => "CW-ENGINE-SET-ASIDE-BEFORE",
             EngineError::KeyTooLong { .. } => "CW-ENGINE-KEY-TOO-LONG",
             EngineError::Stopped { .. } => "CW-ENGINE-STOPPED",
             EngineError::Closed => "CW-ENGINE-CLOSED",
@@ -156,8 +163,8 @@ impl CodedError for EngineError {
     fn hint(&self) -> &'static str {
         match self {
             EngineError::Corruption { .. } => {
-                "the disk lost or changed bytes: do not repair in place; remove this node from the \
-                 cluster, replace the disk, and add the node again with an empty directory"
+                "the disk lost or changed bytes: do not repair in place; look at the disk, then start \
+                 the node with --rebuild-damaged: it sets this store aside and joins as a new one"
             }
             EngineError::Io { .. } => {
                 "look at the kernel log and the disk's health, then restart the node"
@@ -179,6 +186,10 @@ impl CodedError for EngineError {
             }
             EngineError::WrongIdentity { .. } => {
                 "point the node at its own data directory; a store never changes its cluster or id"
+            }
+            EngineError::SetAsideBefore { .. } => {
+                "this node's disk damaged two stores: replace it; or look at the store that was set \
+                 aside, remove it, and start again"
             }
             EngineError::KeyTooLong { .. } => "use shorter keys",
             EngineError::Stopped { .. } => {

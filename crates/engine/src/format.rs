@@ -20,9 +20,9 @@ use crate::EngineError;
 pub const FORMAT_VERSION: u32 = 1;
 
 const LOCK: &str = "LOCK";
-const FORMAT: &str = "FORMAT";
-const FORMAT_NEW: &str = "FORMAT.new";
-const DATABASE: &str = "db";
+pub(crate) const FORMAT: &str = "FORMAT";
+pub(crate) const FORMAT_NEW: &str = "FORMAT.new";
+pub(crate) const DATABASE: &str = "db";
 /// What `mkfs.ext4` puts into the root of every file system.
 const LOST_AND_FOUND: &str = "lost+found";
 const PREFIX: &str = "cribwork store, format ";
@@ -161,7 +161,8 @@ fn check_not_foreign(dir: &Path) -> Result<(), EngineError> {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, EngineError> {
+/// Takes the directory; dropping the file releases it.
+pub(crate) fn lock(dir: &Path) -> Result<File, EngineError> {
     let path = dir.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| EngineError::from_io("lock", &path, &error))?;
@@ -188,7 +189,8 @@ fn locked(dir: &Path, taken: Result<(), TryLockError>) -> Result<(), EngineError
     })
 }
 
-fn sync_dir(dir: &Path) -> std::io::Result<()> {
+/// Makes what was renamed or made in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests unwrap and run on real time"))]
 
 mod api;
+mod damage;
 mod error;
 mod format;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod watched;
 mod test_runtime;
 
 pub use api::{Cursor, DiskUsage, Engine, EngineSnapshot, KEY_STORED_BYTES_MAX, check_keys};
+pub use damage::{forget_damage, note_damage, noted_damage, set_aside};
 pub use error::EngineError;
 pub use format::FORMAT_VERSION;
 pub use identity::{IDENTITY_KEY, StoreIdentity, identity, save_identity};

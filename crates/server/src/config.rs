@@ -37,6 +37,9 @@ pub struct Config {
     pub join: Vec<String>,
     /// Failure domain, for placement; empty for none.
     pub zone: String,
+    /// A store that is damaged is set aside, and the node joins its cluster as a new one, with nothing.
+    /// Otherwise it does not start, or ends when it meets the damage.
+    pub rebuild_damaged: bool,
     /// Threads that serve tasks. One is the cheapest on small machines.
     pub workers: usize,
     /// Sizes of the storage engine.
@@ -58,6 +61,7 @@ impl Default for Config {
             advertise: None,
             join: Vec::new(),
             zone: String::new(),
+            rebuild_damaged: false,
             workers: 1,
             engine: EngineConfig::default(),
             raft: RaftConfig::default(),
@@ -308,6 +312,9 @@ impl Config {
         if !(1..=WORKERS_MAX).contains(&self.workers) {
             return fail(format!("workers must be between 1 and {WORKERS_MAX}"));
         }
+        if self.rebuild_damaged && self.join.is_empty() {
+            return fail("rebuild-damaged needs join: whom should a new store ask?".to_owned());
+        }
         if self.join.len() > JOIN_MAX {
             return fail(format!("join names more than {JOIN_MAX} addresses"));
         }
@@ -392,6 +399,7 @@ mod tests {
         assert!(message("listen = \"20160\"").contains("HOST:PORT"));
         assert!(message("join = [\"a\"]").contains("HOST:PORT"));
         assert!(message("workers = 0").contains("workers"));
+        assert!(message("rebuild-damaged = true").contains("join"));
         assert!(message("[raft]\nlease = \"10ms\"").contains("raft.lease"));
         assert!(message("[raft]\nliveness-timeout = \"1ms\"").contains("liveness"));
     }

@@ -38,6 +38,7 @@ mod ranges;
 mod report;
 mod runtime;
 mod sizes;
+mod store;
 #[cfg(test)]
 mod tests;
 mod units;

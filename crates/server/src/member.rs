@@ -27,7 +27,6 @@ use crate::{ServerError, StoreInfo};
 /// The running parts of a member.
 pub(crate) struct Member {
     pub(crate) identity: StoreIdentity,
-    pub(crate) plan: BootstrapPlan,
     pub(crate) multi: MultiRaft,
     pub(crate) kv: KvService,
     pub(crate) place: Place,
@@ -93,7 +92,7 @@ pub(crate) async fn start(
     let place = Place::new(PlaceParts {
         store,
         cluster: identity.cluster,
-        plan: plan.clone(),
+        plan,
         multi: multi.clone(),
         runtime: node.runtime.clone(),
         clock: node.clock.clone(),
@@ -124,7 +123,6 @@ pub(crate) async fn start(
     let Started { multi, place, ranges, .. } = parts;
     let member = Member {
         identity,
-        plan,
         multi,
         kv,
         place,

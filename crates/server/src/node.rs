@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cribwork_engine::{Engine, EngineError, RocksEngine, Watched};
+use cribwork_engine::{Engine, Watched};
 use cribwork_multiraft::MultiRaft;
 use cribwork_proto::cribwork::admin::InitResponse;
-use cribwork_types::{ClusterId, CodedError, Runtime, RuntimeExt, StoreId};
+use cribwork_types::{ClusterId, Runtime, RuntimeExt, StoreId};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
@@ -27,11 +27,9 @@ use crate::place::Place;
 use crate::process_metrics::ProcessMetrics;
 use crate::{
     AddressBook, HybridClock, Network, PeerClients, ServerError, TokioRuntime, admin::InitHook,
-    http, join,
+    http, join, store,
 };
 
-/// Exit code of a process whose disk failed (`EX_SOFTWARE` of sysexits).
-const EXIT_DISK_FAILED: i32 = 70;
 /// How long leaderships may take to move away before the node stops anyway.
 const HAND_OVER_MAX: Duration = Duration::from_secs(10);
 /// Period of the look at whether the node is ready.
@@ -76,9 +74,9 @@ impl Node {
         let NodeOptions { runtime, network, .. } = options;
         let engine: Arc<dyn Engine> = match options.engine {
             Some(engine) => engine,
-            None => RocksEngine::open(&config.data_dir, config.engine.options())?,
+            None => store::open(&config)?,
         };
-        let on_fatal = options.on_fatal.unwrap_or_else(|| Arc::new(end_process));
+        let on_fatal = options.on_fatal.unwrap_or_else(|| store::end_process(&config));
         let engine: Arc<dyn Engine> = Watched::new(engine, on_fatal.clone());
         let stop = CancellationToken::new();
         let bind = |address, limits| {
@@ -155,14 +153,6 @@ fn reachable_http(address: &str, http: SocketAddr) -> String {
         (true, Some((host, _))) => format!("{host}:{}", http.port()),
         _ => http.to_string(),
     }
-}
-
-/// A failed fsync may have dropped the pages that it was to write, and a damaged block may have neighbours:
-/// answering on would be lying.
-fn end_process(error: EngineError) {
-    let (code, hint) = (error.code(), error.hint());
-    tracing::error!(%error, code, hint, "disk error: stopping rather than serving what may be lost");
-    std::process::exit(EXIT_DISK_FAILED);
 }
 
 /// A node that runs. Dropping it leaves it running until its tokio runtime ends; only

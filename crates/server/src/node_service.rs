@@ -96,20 +96,9 @@ impl Node for NodeService {
         if request.get_ref().cluster_id != 0 || !newcomer {
             node.check_cluster(request.get_ref().cluster_id)?;
         }
-        let member = node.member()?;
-        let address = &request.get_ref().address;
-        let planned = member.plan.stores.iter().find(|store| store.address == *address);
-        if let (true, Some(store)) = (newcomer, planned) {
-            // Its part of the plan is on the way; registered twice, it would be two stores.
-            let why = format!(
-                "{address} is store {} of this cluster: it waits for `init`, or has lost its data \
-                 directory and must come back under another address",
-                store.id
-            );
-            return Err(ServerError::Invalid(why).into());
-        }
         let forwarded = is_forwarded(&request);
-        Ok(Response::new(member.place.serve_register(request.into_inner(), forwarded).await?))
+        let place = &node.member()?.place;
+        Ok(Response::new(place.serve_register(request.into_inner(), forwarded).await?))
     }
 
     async fn heartbeat(

@@ -43,7 +43,8 @@ async fn client(cluster: &Cluster) -> RawClient {
     .await
 }
 
-async fn write_all(cluster: &Cluster, version: u64) {
+/// Writes every row, whoever goes down meanwhile.
+pub(crate) async fn write_all(cluster: &Cluster, version: u64) {
     let client = client(cluster).await;
     for first in (0..ROWS).step_by(BATCH as usize) {
         let pairs = || (first..first + BATCH).map(|number| (key(number), value(number, version)));
@@ -57,7 +58,7 @@ async fn write_all(cluster: &Cluster, version: u64) {
 }
 
 /// Reads every row once. An error is the client's to bear; a value that was not written is not.
-async fn read_all(cluster: &Cluster, version: u64) -> Result<(), String> {
+pub(crate) async fn read_all(cluster: &Cluster, version: u64) -> Result<(), String> {
     let client = client(cluster).await;
     for first in (0..ROWS).step_by(BATCH as usize) {
         let keys = (first..first + BATCH).map(key);
@@ -73,13 +74,13 @@ async fn read_all(cluster: &Cluster, version: u64) -> Result<(), String> {
 }
 
 /// Flips a bit in the middle of a file.
-struct Flip {
+pub(crate) struct Flip {
     path: PathBuf,
     at: u64,
 }
 
 impl Flip {
-    fn in_the_middle_of(path: &Path) -> Self {
+    pub(crate) fn in_the_middle_of(path: &Path) -> Self {
         let flip = Self { path: path.to_owned(), at: fs::metadata(path).unwrap().len() / 2 };
         flip.flip();
         flip
@@ -94,7 +95,7 @@ impl Flip {
 }
 
 /// The largest table file of the family that raw values are in.
-fn table_file(data: &Path) -> PathBuf {
+pub(crate) fn table_file(data: &Path) -> PathBuf {
     let shown = run(&["store", "show", data.to_str().unwrap(), "--output", "json"], LIMIT).json();
     let families = shown["families"].as_array().expect("a list").iter();
     let raw = families.into_iter().find(|family| family["name"] == "raw").expect("the family");
@@ -104,8 +105,15 @@ fn table_file(data: &Path) -> PathBuf {
     data.join("db").join(largest["name"].as_str().unwrap())
 }
 
+/// The log that is written to.
+pub(crate) fn newest_log(data: &Path) -> PathBuf {
+    let files = fs::read_dir(data.join("db")).unwrap();
+    let paths = files.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap()
+}
+
 /// Makes store 1 lead everything and reads everything, again and again, until its node has ended.
-fn read_until_it_ends(cluster: &mut Cluster, load: &Load, version: u64) {
+pub(crate) fn read_until_it_ends(cluster: &mut Cluster, load: &Load, version: u64) {
     let deadline = Instant::now() + LIMIT;
     while cluster.node(0).is_running() {
         assert!(Instant::now() < deadline, "the node serves on with a damaged file");
@@ -156,7 +164,7 @@ fn a_flipped_bit_in_a_table_file_ends_its_node_and_is_never_served() {
         let ended = end_of(&mut cluster, heard);
         assert_eq!(ended.code, Some(70), "{ended:?}");
         let name = path.file_name().unwrap().to_str().unwrap();
-        for words in [CORRUPTION, "checksum mismatch", name, "do not repair in place"] {
+        for words in [CORRUPTION, "checksum mismatch", name, "--rebuild-damaged"] {
             assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
         }
         // Undone, it is as if nothing had been.
@@ -175,18 +183,13 @@ fn a_flipped_bit_in_the_log_is_refused_at_the_next_start() {
     let load = Load::new();
     load.block_on(write_all(&cluster, 1));
     let data = directories(&mut cluster).remove(0);
-    let newest = || {
-        let files = fs::read_dir(data.join("db")).unwrap();
-        let paths = files.map(|entry| entry.unwrap().path());
-        paths.filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap()
-    };
     // While it runs, nobody reads what is in the log and in memory.
-    let path = newest();
+    let path = newest_log(&data);
     assert!(fs::metadata(&path).unwrap().len() > 512 * 1024, "a log with a middle");
     let flip = Flip::in_the_middle_of(&path);
     load.block_on(read_all(&cluster, 1)).unwrap();
     cluster.node(0).kill9();
-    assert_eq!(newest(), path, "the log has not moved on");
+    assert_eq!(newest_log(&data), path, "the log has not moved on");
 
     for _ in 0..2 {
         let refused = cluster.node(0).flags().start().wait(REFUSAL);

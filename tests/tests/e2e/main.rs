@@ -15,6 +15,7 @@ mod histories;
 mod merges;
 mod moves;
 mod placement_group;
+mod rebuild;
 mod refusal;
 mod shutdown;
 mod stores;

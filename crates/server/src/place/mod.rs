@@ -14,6 +14,7 @@ mod lead;
 mod merge;
 mod metrics;
 mod orders;
+mod register;
 mod rows;
 mod schedule;
 mod serve;

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use cribwork_placement::{IdAllocator, IdKind, Operator, Reported};
-use cribwork_proto::cribwork::admin::{
-    self, AllocIdsRequest, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
-};
+use cribwork_placement::{IdKind, Operator, Reported};
+use cribwork_proto::cribwork::admin::{self, AllocIdsRequest, HeartbeatRequest, HeartbeatResponse};
 use cribwork_proto::pdpb;
 use cribwork_types::{RangeDescriptor, RangeId, ReplicaId, StoreId, Timestamp};
 
@@ -19,15 +17,6 @@ use crate::{ServerError, StoreInfo};
 const SERVICE_BYTES_MAX: usize = 256;
 /// Most services that hold garbage collection back at a time.
 const SERVICES_MAX: usize = 256;
-
-/// Refuses what cannot be an address of another node.
-fn check_address(address: &str) -> Result<(), ServerError> {
-    let port = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
-    match port {
-        Some((host, Ok(port))) if !host.is_empty() && port != 0 && address.len() <= 300 => Ok(()),
-        _ => Err(ServerError::Invalid(format!("{address:?} is no address, which is HOST:PORT"))),
-    }
-}
 
 fn wire_kind(kind: IdKind) -> admin::IdKind {
     match kind {
@@ -105,113 +94,6 @@ impl Place {
         self.route(passed_on, local, remote).await
     }
 
-    /// Makes a node that is no member a store of this cluster, or notes a member's new address.
-    ///
-    /// # Errors
-    /// [`ServerError::NotFound`] for a store id that was never given out.
-    pub async fn register(
-        &self,
-        request: RegisterRequest,
-    ) -> Result<RegisterResponse, ServerError> {
-        self.serve_register(request, false).await
-    }
-
-    pub(crate) async fn serve_register(
-        &self,
-        request: RegisterRequest,
-        passed_on: bool,
-    ) -> Result<RegisterResponse, ServerError> {
-        let remote = |address: String| -> cribwork_types::BoxFuture<_> {
-            let place = self.clone();
-            let ask = RegisterRequest { cluster_id: self.cluster().get(), ..request.clone() };
-            Box::pin(async move {
-                let mut client = place.parts().peers.node_client(&address).await?;
-                Ok(client.register(forwarded(ask)).await?.into_inner())
-            })
-        };
-        let local = || -> cribwork_types::BoxFuture<_> {
-            let (place, request) = (self.clone(), request.clone());
-            Box::pin(async move { place.register_here(&request).await })
-        };
-        self.route(passed_on, local, remote).await
-    }
-
-    async fn register_here(
-        &self,
-        request: &RegisterRequest,
-    ) -> Result<RegisterResponse, ServerError> {
-        check_address(&request.address)?;
-        // One change: of two requests of one newcomer, the second finds the row of the first.
-        let plan = |lead: &Lead| {
-            let mut ids = lead.ids.clone();
-            let known = match request.store_id {
-                0 => lead.stores.values().find(|it| it.address == request.address),
-                id => lead.stores.get(&StoreId(id)),
-            };
-            let id = match (known, request.store_id) {
-                (Some(known), 0) if lead.newcomers.get(&known.id) != Some(&request.instance) => {
-                    return Err(ServerError::Invalid(format!(
-                        "{} is store {} of this cluster: a node that has lost its data directory \
-                         must come back under another address",
-                        request.address, known.id
-                    )));
-                }
-                (Some(known), _) => known.id,
-                (None, 0) => StoreId(ids.reserve(IdKind::Store, 1)?),
-                (None, id) => return Err(ServerError::NotFound(format!("store {id}"))),
-            };
-            let info = StoreInfo {
-                id,
-                address: request.address.clone(),
-                http: request.http.clone(),
-                zone: request.zone.clone(),
-                // A node that comes back is where it was in its life.
-                state: known.map(|known| known.state).unwrap_or_default(),
-            };
-            let mut news = Vec::new();
-            if known != Some(&info) {
-                news.push(rows::store(&info));
-            }
-            if ids != lead.ids {
-                news.push(rows::ids(&ids));
-                news.push(rows::newcomer(id, request.instance));
-            }
-            Ok((news, (info, ids)))
-        };
-        let keep = |lead: &mut Lead, (info, ids): &(StoreInfo, IdAllocator)| {
-            if lead.ids != *ids {
-                lead.newcomers.insert(info.id, request.instance);
-            }
-            lead.ids = ids.clone();
-            lead.stores.insert(info.id, info.clone());
-        };
-        let (info, _) = self.change(plan, keep).await?;
-        let id = info.id;
-        self.parts().addresses.set(info);
-        let members = self.members().into_iter().map(StoreId::get).collect();
-        let stores = self.with_lead(|lead| lead.stores.values().map(Into::into).collect())?;
-        Ok(RegisterResponse {
-            cluster_id: self.cluster().get(),
-            store_id: id.get(),
-            stores,
-            placement_members: members,
-        })
-    }
-
-    /// Notes where a store is; what it was told to do is not its own to say.
-    async fn note_store(&self, said: StoreInfo) -> Result<(), ServerError> {
-        self.parts().addresses.set(said.clone());
-        let row = |lead: &Lead| {
-            let known = lead.stores.get(&said.id);
-            let state = known.map(|known| known.state).unwrap_or_default();
-            let info = StoreInfo { state, ..said.clone() };
-            let news = known != Some(&info);
-            Ok((news.then(|| rows::store(&info)).into_iter().collect(), info))
-        };
-        self.change(row, |lead, info| drop(lead.stores.insert(info.id, info.clone()))).await?;
-        Ok(())
-    }
-
     /// Takes in what a store tells, and says what it is to do.
     ///
     /// # Errors
@@ -258,8 +140,10 @@ impl Place {
             state: known.state,
         };
         if known != info {
-            check_address(&info.address)?;
             self.note_store(info).await?;
+        }
+        if self.with_lead(|lead| !lead.newcomers.contains_key(&store))? {
+            self.note_arrival(store).await?;
         }
         let now = self.parts().runtime.now();
         let changed = self.with_lead(|lead| {

@@ -7,7 +7,7 @@ use cribwork_proto::cribwork::admin::RegisterRequest;
 use cribwork_types::{StoreId, Timestamp};
 use tonic::Code;
 
-use super::harness::Life;
+use super::harness::{Life, eventually};
 use crate::ServerError;
 
 fn newcomer(address: &str, instance: u64) -> RegisterRequest {
@@ -81,6 +81,51 @@ fn a_newcomer_keeps_its_id() {
         assert_eq!(refused.grpc_code(), Code::InvalidArgument, "{address}: {refused}");
     }
     assert_eq!(life.wait(life.place.register(newcomer("n:5", 10))).unwrap().store_id, 5);
+}
+
+/// The state that the tables have of a store, as a heartbeat's answer tells it.
+fn state(life: &Life, store: u64) -> String {
+    let stores = life.beat_of(1, &life.plan.stores[0].address).stores;
+    stores.into_iter().find(|it| it.id == store).expect("a store of the cluster").state
+}
+
+#[test]
+fn who_comes_back_without_data_is_a_new_store_once_the_old_one_is_silent() {
+    let life = Life::first(1);
+    assert_eq!(life.wait(life.place.register(newcomer("n:4", 9))).unwrap().store_id, 4);
+    life.beat_of(4, "n:4");
+    let ask = || life.wait(life.place.register(newcomer("n:4", 77)));
+    let refused = ask().unwrap_err().to_string();
+    assert!(refused.contains("store 4") && refused.contains("a moment ago"), "{refused}");
+    assert_eq!(state(&life, 4), "up");
+    eventually("store 4 is silent", || ask().is_ok());
+    assert_eq!(ask().unwrap().store_id, 5, "the same process is the same store");
+    assert!(state(&life, 4).starts_with("decommission"));
+    // It is all in the tables.
+    let life = life.crash();
+    let again = life.wait(life.place.register(newcomer("n:4", 77))).unwrap();
+    assert_eq!(again.store_id, 5);
+    assert!(state(&life, 4).starts_with("decommission"));
+}
+
+#[test]
+fn a_store_of_the_plan_is_replaced_only_after_it_has_been_there() {
+    let life = Life::first(1);
+    let address = life.plan.stores[2].address.clone();
+    let said_so = |life: &Life| {
+        let refused = life.wait(life.place.register(newcomer(&address, 77))).unwrap_err();
+        refused.to_string().contains("waits for its part of `init`")
+    };
+    assert!(said_so(&life));
+    // However long it takes: nobody else hears of store 3 meanwhile.
+    let life = life.crash();
+    assert!(said_so(&life));
+    life.beat(3, true, &[]);
+    let life = life.crash();
+    let ask = || life.wait(life.place.register(newcomer(&address, 77)));
+    eventually("store 3 is silent", || ask().is_ok());
+    assert_eq!(ask().unwrap().store_id, 4);
+    assert!(state(&life, 3).starts_with("decommission"));
 }
 
 #[test]
