@@ -391,6 +391,12 @@ impl Working<'_> {
         command: Command,
         batch: &mut WriteBatch,
     ) -> Result<Fate, RaftError> {
+        if has(Bug::UnknownSkipped)
+            && self.shared.options.store.get() == 1
+            && command.is_of_merges()
+        {
+            return Ok(Fate::Refused("this build does not know it"));
+        }
         match self.state.command(position, command) {
             Err(fate) => return Ok(fate),
             Ok(Effect::Write(_)) if has(Bug::SkipApply) && self.is_left_out(position) => {}

@@ -139,6 +139,12 @@ impl Command {
         out.freeze()
     }
 
+    /// True for what a build from before merges does not know.
+    pub(crate) fn is_of_merges(&self) -> bool {
+        use Body::{Abandon, Absorb, Freeze, Pin};
+        matches!(self.body, Freeze { .. } | Pin { .. } | Absorb { .. } | Abandon { .. })
+    }
+
     fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
         let kind = reader.u8()?;
         let term = reader.u64()?;

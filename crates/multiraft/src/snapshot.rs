@@ -484,10 +484,8 @@ pub(crate) fn install(
     );
     shared.engine.write(&batch)?;
     shared.metrics.snapshots_installed.inc();
-    match applied.position {
-        Some(at) if has(Bug::SnapshotSupersedes) => replica.fates.supersede(at.term),
-        Some(at) => replica.fates.lose(at.term, "a snapshot replaced the log"),
-        None => {}
+    if let Some(at) = applied.position {
+        replica.fates.lose(at.term, "a snapshot replaced the log");
     }
     absorbed.iter().for_each(|source| merge::let_go(shared, source, range));
     if range != RangeId::PLACEMENT {

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cribwork_engine::{Engine, EngineError};
+use cribwork_engine::{Engine, EngineError, EngineSnapshot};
 use cribwork_multiraft::{MultiRaft, Replica};
 use cribwork_router::{KeyForm, SplitSampler};
 use cribwork_types::quirk::{Quirk, at_work};
-use cribwork_types::{Cf, KeyRange, RangeId, Runtime};
+use cribwork_types::seeded::{Bug, has};
+use cribwork_types::{Cf, KeyRange, RangeId, Runtime, key};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -254,8 +255,41 @@ impl Splitter {
             sampler.end_of_family();
         }
         let live_bytes = sampler.total_bytes();
-        Ok(Found { bound: sampler.choose(span), live_bytes })
+        let bound = match has(Bug::SplitCutsNothing) {
+            true => first_bound(span),
+            false => sampler.choose(span),
+        };
+        if cfg!(debug_assertions)
+            && let Some(bound) = &bound
+        {
+            let left = KeyRange { start: span.start.clone(), end: bound.clone() };
+            let right = KeyRange { start: bound.clone(), end: span.end.clone() };
+            for side in [left, right] {
+                assert!(
+                    holds_rows(&*snapshot, &side)?,
+                    "a split that would leave nothing in {side}"
+                );
+            }
+        }
+        Ok(Found { bound, live_bytes })
     }
+}
+
+/// True if any row lies in `span`.
+fn holds_rows(snapshot: &dyn EngineSnapshot, span: &KeyRange) -> Result<bool, EngineError> {
+    for cf in Cf::DATA {
+        if snapshot.cursor(cf, span).seek_to_first()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The first bound inside of `span`: what the seeded bug divides by.
+fn first_bound(span: &KeyRange) -> Option<Bytes> {
+    let mut first = key::decode(&span.start).ok()?;
+    first.push(0);
+    Some(Bytes::from(key::encode(&first))).filter(|bound| span.contains(bound))
 }
 
 /// What a walk came to.

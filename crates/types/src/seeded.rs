@@ -173,8 +173,10 @@ bugs! {
     FingerprintLate = "fingerprint-late",
     /// A store makes a replica again under an id that it was rid of.
     BuriedReturns = "buried-returns",
-    /// A proposal that a snapshot may hold is answered as one that was certainly not applied.
-    SnapshotSupersedes = "snapshot-supersedes",
+    /// A store of a build that knows nothing of merges leaves their entries out, and goes on.
+    UnknownSkipped = "unknown-skipped",
+    /// A range that has grown is split where nothing is to the left.
+    SplitCutsNothing = "split-cuts-nothing",
     /// A range that is about to be absorbed is read and written as ever.
     FrozenServes = "frozen-serves",
     /// A store says that its replica is frozen for a merge without a look at whether it is.
