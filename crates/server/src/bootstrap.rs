@@ -201,12 +201,15 @@ impl NodeState {
     }
 
     /// Gives one store its part; tries again until it has it, or it is a member of another cluster.
-    async fn send_plan(
+    pub(crate) async fn send_plan(
         self: &Arc<Self>,
         plan: &BootstrapPlan,
         store: &PlannedStore,
         deadline: Duration,
     ) -> Result<(), ServerError> {
+        if self.records.has_part(store.id)? {
+            return Ok(());
+        }
         loop {
             let sent = match store.address == self.address {
                 true => self.accept_plan(plan.cluster, store.id, plan.clone()).await,
@@ -217,7 +220,10 @@ impl NodeState {
                     tracing::debug!(address = store.address, %error, "the plan is not there yet");
                     self.runtime.sleep(ATTEMPT_PAUSE).await;
                 }
-                done => return done,
+                done => {
+                    done?;
+                    return self.records.note_has_part(store.id);
+                }
             }
         }
     }

@@ -20,6 +20,9 @@ mod fuzz;
 const PLAN_KEY: &[u8] = b"\xFFplan";
 /// One byte, [`INIT_BEGUN`] or [`INIT_FINISHED`]: this node was told to initialise the cluster.
 const INIT_KEY: &[u8] = b"\xFFinit";
+/// Followed by a store's id, big endian; empty: of an initialisation that this node conducts, that store
+/// has its part.
+const HAS_PART_KEY: &[u8] = b"\xFFinit-has-part";
 /// Empty: the ranges that the plan gives this node were made.
 const RANGES_MADE_KEY: &[u8] = b"\xFFranges-made";
 /// The other stores and their addresses.
@@ -30,6 +33,10 @@ const INIT_FINISHED: u8 = 2;
 const STORES_VERSION: u8 = 1;
 /// A store of empty texts: its id and four lengths.
 const STORE_BYTES_MIN: usize = 24;
+
+fn has_part_key(store: StoreId) -> Vec<u8> {
+    [HAS_PART_KEY, &store.get().to_be_bytes()].concat()
+}
 
 /// How far an initialisation that this node conducts has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +109,18 @@ impl NodeRecords {
         let mut batch = WriteBatch::new();
         batch.put(Cf::State, INIT_KEY, vec![INIT_FINISHED]);
         self.write(&batch)
+    }
+
+    /// Notes that a store has its part of the plan. Whoever says later that it has not has lost it, and is
+    /// not that store any more.
+    pub(crate) fn note_has_part(&self, store: StoreId) -> Result<(), ServerError> {
+        let mut batch = WriteBatch::new();
+        batch.put(Cf::State, has_part_key(store), Bytes::new());
+        self.write(&batch)
+    }
+
+    pub(crate) fn has_part(&self, store: StoreId) -> Result<bool, ServerError> {
+        Ok(self.engine.get(Cf::State, &has_part_key(store))?.is_some())
     }
 
     pub(crate) fn init_progress(&self) -> Result<InitProgress, ServerError> {
@@ -215,6 +234,9 @@ mod tests {
         assert_eq!(crashed.identity().unwrap().map(|identity| identity.boot_count), Some(2));
         assert_eq!(crashed.init_progress().unwrap(), InitProgress::Finished);
         assert!(crashed.ranges_made().unwrap());
+        assert!(!crashed.has_part(StoreId(2)).unwrap());
+        crashed.note_has_part(StoreId(2)).unwrap();
+        assert!(crashed.has_part(StoreId(2)).unwrap() && !crashed.has_part(StoreId(3)).unwrap());
     }
 
     #[test]

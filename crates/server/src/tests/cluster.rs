@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cribwork_multiraft::RaftError;
@@ -191,6 +192,29 @@ fn an_unfinished_initialisation_is_resumed_with_the_same_plan() {
     assert!(matches!(second.init(3), Err(ServerError::AlreadyInitialised { .. })));
     second.shutdown();
     first.shutdown();
+}
+
+/// Else it would vote a second time as the store that it was.
+#[test]
+fn a_store_that_lost_its_part_of_an_initialisation_is_not_given_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let configs = configs(dir.path().to_owned(), 3);
+    let [first, second, third]: [TestNode; 3] =
+        configs.iter().map(TestNode::start).collect::<Vec<_>>().try_into().ok().unwrap();
+    let state = first.node().state();
+    let plan = first.wait(state.begin_init(1)).unwrap();
+    let deadline = state.runtime.now() + Duration::from_secs(10);
+    first.wait(state.send_plan(&plan, &plan.stores[1], deadline)).unwrap();
+    assert_eq!(second.node().identity().unwrap().1, StoreId(2));
+    second.shutdown();
+    let empty = Config { data_dir: dir.path().join("empty"), ..configs[1].clone() };
+    let second = TestNode::start(&empty);
+    first.init(1).unwrap();
+    first.wait_ready();
+    assert_eq!(second.node().identity(), None);
+    for node in [second, third, first] {
+        node.shutdown();
+    }
 }
 
 #[test]
