@@ -143,7 +143,13 @@ pub(super) fn get_store(place: &Place, id: u64) -> Result<pdpb::GetStoreResponse
     Ok(pdpb::GetStoreResponse { header: header(place), store: Some(found.ok_or_else(missing)?) })
 }
 
-pub(super) fn all_stores(place: &Place) -> Result<pdpb::GetAllStoresResponse, ServerError> {
-    let stores = place.stores()?.iter().map(store).collect();
+/// All stores, or those that are not gone for good.
+pub(super) fn all_stores(
+    place: &Place,
+    exclude_tombstones: bool,
+) -> Result<pdpb::GetAllStoresResponse, ServerError> {
+    let wanted =
+        |row: &&StoreRow| !exclude_tombstones || row.info.state != StoreState::Decommissioned;
+    let stores = place.stores()?.iter().filter(wanted).map(store).collect();
     Ok(pdpb::GetAllStoresResponse { header: header(place), stores })
 }

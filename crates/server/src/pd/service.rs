@@ -160,7 +160,9 @@ impl Pd for PdService {
         request: Request<pdpb::GetAllStoresRequest>,
     ) -> Result<Response<pdpb::GetAllStoresResponse>, Status> {
         own_cluster!(self, request, GetAllStoresResponse);
-        let local = local!(|it, _q: pdpb::GetAllStoresRequest| answers::all_stores(&it.place));
+        let local = local!(|it, asked: pdpb::GetAllStoresRequest| {
+            answers::all_stores(&it.place, asked.exclude_tombstone_stores)
+        });
         self.answer(request, local, remote!(get_all_stores)).await
     }
 
