@@ -1,8 +1,9 @@
 //! What a data directory remembers of damage, and how a damaged store is set aside for a new one.
 //!
 //! ```text
-//!  <dir>/DAMAGED     what was found, in text: the last process to hold the store met damage
-//!  <dir>/damaged/    a store that was set aside: a data directory of its own, to be looked at
+//!  <dir>/DAMAGED             what was found, in text: a process that held the store met damage
+//!  <dir>/damaged/            a store that was set aside: a data directory of its own, to be looked at
+//!  <dir>/damaged/UNDER-WAY   it is being set aside
 //! ```
 //!
 //! A damaged store is never repaired in place: its neighbours may be damaged too, and a replica that lost
@@ -15,14 +16,16 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::EngineError;
-use crate::format::{self, DATABASE, FORMAT, FORMAT_NEW, sync_dir};
+use crate::format::{self, DATABASE, FORMAT, FORMAT_NEW, exists, sync_dir};
 
 const DAMAGED: &str = "DAMAGED";
 const SET_ASIDE: &str = "damaged";
+const UNDER_WAY: &str = "UNDER-WAY";
 /// Most bytes of a note that are read.
 const NOTE_BYTES_MAX: usize = 4096;
 
-/// Notes in `dir` that its store is damaged, so that the next start knows, however the process ends.
+/// Notes in `dir` that its store is damaged, so that later starts know, however the process ends. The note
+/// stays until the store is set aside, or somebody who has mended the disk removes it.
 ///
 /// # Errors
 /// [`EngineError::Io`], [`EngineError::DiskFull`] from the operating system.
@@ -53,22 +56,17 @@ pub fn noted_damage(dir: &Path) -> Result<Option<String>, EngineError> {
     }
 }
 
-/// Removes the note: the store is trusted again.
+/// True if there is a database in `dir`, whole or damaged. A file system that is not mounted has none: that is
+/// a mistake, no damage.
 ///
 /// # Errors
 /// [`EngineError::Io`] from the operating system.
-pub fn forget_damage(dir: &Path) -> Result<(), EngineError> {
-    let path = dir.join(DAMAGED);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(EngineError::from_io("remove note of damage", &path, &error))
-        }
-        _ => Ok(()),
-    }
+pub fn has_database(dir: &Path) -> Result<bool, EngineError> {
+    exists(&dir.join(DATABASE).join("CURRENT"))
 }
 
 /// Moves the store of `dir` into a directory within; where it is then. The next to open `dir` makes a new
-/// store. Interrupted at any point and called again, it goes on.
+/// store.
 ///
 /// # Errors
 /// [`EngineError::Locked`] if a process holds the store, [`EngineError::SetAsideBefore`] if another one
@@ -76,32 +74,60 @@ pub fn forget_damage(dir: &Path) -> Result<(), EngineError> {
 pub fn set_aside(dir: &Path) -> Result<PathBuf, EngineError> {
     let _lock = format::lock(dir)?;
     let aside = dir.join(SET_ASIDE);
-    let database = dir.join(DATABASE);
-    if database.exists() && aside.join(DATABASE).exists() {
+    if exists(&aside)? && !exists(&aside.join(UNDER_WAY))? {
         return Err(EngineError::SetAsideBefore { dir: aside });
     }
-    let fail = |error: std::io::Error| EngineError::from_io("set store aside", &aside, &error);
+    let begin = || {
+        fs::create_dir_all(&aside)?;
+        fs::copy(dir.join(FORMAT), aside.join(FORMAT))?;
+        File::open(aside.join(FORMAT))?.sync_all()?;
+        File::create(aside.join(UNDER_WAY))?.sync_all()?;
+        sync_dir(&aside)?;
+        sync_dir(dir)
+    };
+    begin().map_err(|error| EngineError::from_io("set store aside", &aside, &error))?;
+    move_all(dir, &aside)?;
+    Ok(aside)
+}
+
+/// Goes on with a [`set_aside`] that a crash interrupted, if there is one.
+///
+/// # Errors
+/// As [`set_aside`].
+pub fn finish_set_aside(dir: &Path) -> Result<(), EngineError> {
+    let aside = dir.join(SET_ASIDE);
+    if !exists(&aside.join(UNDER_WAY))? {
+        return Ok(());
+    }
+    let _lock = format::lock(dir)?;
+    move_all(dir, &aside)
+}
+
+fn move_all(dir: &Path, aside: &Path) -> Result<(), EngineError> {
+    let (database, format) = (dir.join(DATABASE), dir.join(FORMAT));
     let rename = |from: &Path, to: &Path| match fs::rename(from, to) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
+    let moved = exists(&aside.join(DATABASE))?;
     let work = || {
-        fs::create_dir_all(&aside)?;
-        if dir.join(FORMAT).exists() {
-            fs::copy(dir.join(FORMAT), aside.join(FORMAT))?;
+        // The database goes first: while FORMAT is there, a directory without one is refused, and nobody
+        // takes it for a store that is being created, which would be removed. What is there after it has
+        // gone is the next one.
+        if !moved {
+            rename(&database, &aside.join(DATABASE))?;
+            sync_dir(aside)?;
+            sync_dir(dir)?;
         }
-        // The database goes first: while FORMAT is there, a directory without one is refused, and
-        // nobody takes it for a store that is being created, which would be removed.
-        rename(&database, &aside.join(DATABASE))?;
-        sync_dir(&aside)?;
-        sync_dir(dir)?;
         rename(&dir.join(DAMAGED), &aside.join(DAMAGED))?;
-        rename(&dir.join(FORMAT), &dir.join(FORMAT_NEW))?;
-        sync_dir(&aside)?;
-        sync_dir(dir)
+        if !database.try_exists()? {
+            rename(&format, &dir.join(FORMAT_NEW))?;
+        }
+        sync_dir(dir)?;
+        fs::remove_file(aside.join(UNDER_WAY))?;
+        sync_dir(aside)
     };
-    work().map_err(fail)?;
-    Ok(aside)
+    work().map_err(|error| EngineError::from_io("set store aside", aside, &error))
 }
 
 #[cfg(test)]
@@ -125,16 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_kept_until_it_is_forgotten() {
+    fn damage_is_noted() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(noted_damage(dir.path()).unwrap(), None);
         let found = EngineError::Corruption { what: "block", detail: "checksum mismatch".into() };
         note_damage(dir.path(), &found).unwrap();
         let noted = noted_damage(dir.path()).unwrap();
         assert_eq!(noted.as_deref(), Some("block is corrupt: checksum mismatch"));
-        forget_damage(dir.path()).unwrap();
-        forget_damage(dir.path()).unwrap();
-        assert_eq!(noted_damage(dir.path()).unwrap(), None);
     }
 
     #[test]
@@ -157,20 +180,51 @@ mod tests {
         assert_eq!(value(&aside), Some(Bytes::from_static(b"old")));
     }
 
+    /// The state of the directory after each step of [`set_aside`].
     #[test]
     fn it_goes_on_after_a_crash_and_nobody_takes_the_half_for_a_store() {
+        for steps in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let (dir, aside) = (dir.path(), dir.path().join(SET_ASIDE));
+            store_with(dir, "old");
+            fs::create_dir(&aside).unwrap();
+            fs::copy(dir.join(FORMAT), aside.join(FORMAT)).unwrap();
+            fs::write(aside.join(UNDER_WAY), "").unwrap();
+            if steps >= 1 {
+                fs::rename(dir.join(DATABASE), aside.join(DATABASE)).unwrap();
+                assert!(!has_database(dir).unwrap());
+            }
+            if steps == 1 {
+                let error = RocksEngine::open(dir, EngineOptions::default()).err().unwrap();
+                assert!(matches!(error, EngineError::Corruption { .. }), "{error}");
+            }
+            if steps >= 2 {
+                fs::rename(dir.join(FORMAT), dir.join(FORMAT_NEW)).unwrap();
+            }
+            if steps >= 3 {
+                // Started without a look at what is under way.
+                store_with(dir, "new");
+            }
+            finish_set_aside(dir).unwrap();
+            finish_set_aside(dir).unwrap();
+            let new = (steps >= 3).then(|| Bytes::from_static(b"new"));
+            assert_eq!(value(dir), new, "after {steps} steps");
+            assert_eq!(value(&aside), Some(Bytes::from_static(b"old")), "after {steps} steps");
+        }
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_is_not_set_aside_for() {
         let dir = tempfile::tempdir().unwrap();
         store_with(dir.path(), "old");
-        // The crash comes after the first rename.
-        fs::create_dir(dir.path().join(SET_ASIDE)).unwrap();
-        let aside = dir.path().join(SET_ASIDE);
-        fs::copy(dir.path().join(FORMAT), aside.join(FORMAT)).unwrap();
-        fs::rename(dir.path().join(DATABASE), aside.join(DATABASE)).unwrap();
+        set_aside(dir.path()).unwrap();
+        store_with(dir.path(), "new");
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::rename(dir.path().join(DATABASE), elsewhere.path().join(DATABASE)).unwrap();
+        finish_set_aside(dir.path()).unwrap();
+        assert!(!has_database(dir.path()).unwrap());
         let error = RocksEngine::open(dir.path(), EngineOptions::default()).err().unwrap();
         assert!(matches!(error, EngineError::Corruption { .. }), "{error}");
-        assert_eq!(set_aside(dir.path()).unwrap(), aside);
-        assert_eq!(value(dir.path()), None);
-        assert_eq!(value(&aside), Some(Bytes::from_static(b"old")));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl DataDir {
         let lock = lock(dir)?;
         // Only now is nobody else changing the directory.
         check_not_foreign(dir)?;
-        let is_new = !dir.join(FORMAT).exists();
+        let is_new = !exists(&dir.join(FORMAT))?;
         let data = DataDir { is_new, dir: dir.to_owned(), _lock: Some(lock) };
         if data.is_new {
             data.begin_creation()?;
@@ -63,7 +63,7 @@ impl DataDir {
         }
         check_not_foreign(dir)?;
         let lock = lock_shared(dir)?;
-        if !dir.join(FORMAT).exists() {
+        if !exists(&dir.join(FORMAT))? {
             return Err(EngineError::NoStore { dir: dir.to_owned() });
         }
         let data = DataDir { is_new: false, dir: dir.to_owned(), _lock: lock };
@@ -136,7 +136,7 @@ impl DataDir {
         // RocksDB would make an empty database in place of a lost one, and the store would forget
         // its votes.
         let current = self.database().join("CURRENT");
-        if !current.exists() {
+        if !exists(&current)? {
             let detail = format!("{} is missing", current.display());
             return Err(EngineError::Corruption { what: "database", detail });
         }
@@ -159,6 +159,12 @@ fn check_not_foreign(dir: &Path) -> Result<(), EngineError> {
         true => Err(EngineError::ForeignDirectory { dir: dir.to_owned() }),
         false => Ok(()),
     }
+}
+
+/// Whether there is such a file. A disk that cannot say is no disk without it: what is taken for a store that
+/// is being created is removed.
+pub(crate) fn exists(path: &Path) -> Result<bool, EngineError> {
+    path.try_exists().map_err(|error| EngineError::from_io("look for a file", path, &error))
 }
 
 /// Takes the directory; dropping the file releases it.

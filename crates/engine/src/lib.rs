@@ -39,7 +39,7 @@ mod watched;
 mod test_runtime;
 
 pub use api::{Cursor, DiskUsage, Engine, EngineSnapshot, KEY_STORED_BYTES_MAX, check_keys};
-pub use damage::{forget_damage, note_damage, noted_damage, set_aside};
+pub use damage::{finish_set_aside, has_database, note_damage, noted_damage, set_aside};
 pub use error::EngineError;
 pub use format::FORMAT_VERSION;
 pub use identity::{IDENTITY_KEY, StoreIdentity, identity, save_identity};

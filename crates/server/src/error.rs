@@ -85,6 +85,12 @@ pub enum ServerError {
         /// What is wrong with it.
         why: String,
     },
+    /// The store of this node is damaged, and the others cannot do without it.
+    #[error("the damaged store is kept: {why}")]
+    StillNeeded {
+        /// What they lack.
+        why: String,
+    },
     /// The other side is a member of another cluster.
     #[error("cluster mismatch: this is cluster {ours}, the request is for cluster {theirs}")]
     WrongCluster {
@@ -167,6 +173,7 @@ impl ServerError {
             ServerError::AlreadyInitialised { .. } => Code::AlreadyExists,
             ServerError::InitRefused { .. }
             | ServerError::InitUnfinished { .. }
+            | ServerError::StillNeeded { .. }
             | ServerError::WrongCluster { .. } => Code::FailedPrecondition,
             ServerError::NotFound(_) => Code::NotFound,
             ServerError::Busy { .. } => Code::ResourceExhausted,
@@ -264,6 +271,7 @@ impl CodedError for ServerError {
             ServerError::AlreadyInitialised { .. } => "CW-SERVER-ALREADY-INITIALISED",
             ServerError::InitRefused { .. } => "CW-SERVER-INIT-REFUSED",
             ServerError::InitUnfinished { .. } => "CW-SERVER-INIT-UNFINISHED",
+            ServerError::StillNeeded { .. } => "CW-SERVER-STILL-NEEDED",
             ServerError::WrongCluster { .. } => "CW-SERVER-WRONG-CLUSTER",
             ServerError::NotPlacementLeader { .. } => "CW-SERVER-NOT-PLACEMENT-LEADER",
             ServerError::DirectoryGap => "CW-SERVER-DIRECTORY-GAP",
@@ -318,6 +326,9 @@ impl CodedError for ServerError {
             }
             ServerError::InitUnfinished { .. } => {
                 "start that node, then run init again at the same node: it goes on where it stopped"
+            }
+            ServerError::StillNeeded { .. } => {
+                "bring the others back first; what is lost is lost only once this store is given up"
             }
             ServerError::WrongCluster { .. } => {
                 "check the addresses: one of the two nodes belongs to another cluster"

@@ -38,6 +38,7 @@ mod ranges;
 mod report;
 mod runtime;
 mod sizes;
+mod spare;
 mod store;
 #[cfg(test)]
 mod tests;

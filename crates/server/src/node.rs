@@ -72,11 +72,13 @@ impl Node {
         let config = options.config;
         config.check()?;
         let NodeOptions { runtime, network, .. } = options;
+        let connector = network.connector();
+        let peers = Arc::new(PeerClients::new(connector.clone(), runtime.clone()));
         let engine: Arc<dyn Engine> = match options.engine {
             Some(engine) => engine,
-            None => store::open(&config)?,
+            None => store::open(&config, &peers, &*runtime).await?,
         };
-        let on_fatal = options.on_fatal.unwrap_or_else(|| store::end_process(&config));
+        let on_fatal = options.on_fatal.unwrap_or_else(|| store::end_process(&config, &runtime));
         let engine: Arc<dyn Engine> = Watched::new(engine, on_fatal.clone());
         let stop = CancellationToken::new();
         let bind = |address, limits| {
@@ -86,7 +88,6 @@ impl Node {
         let http = bind(&config.http, http::limits()).await?;
         let (grpc_address, http_address) = (grpc.address(), http.address());
         let (health, health_service) = tonic_health::server::health_reporter();
-        let connector = network.connector();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ProcessMetrics));
         let address = config.advertise.clone().unwrap_or_else(|| grpc_address.to_string());
@@ -96,7 +97,7 @@ impl Node {
             registry: Arc::new(Mutex::new(registry)),
             clock: Arc::new(HybridClock::new(runtime.clone())),
             addresses: Arc::new(AddressBook::new()),
-            peers: Arc::new(PeerClients::new(connector.clone(), runtime.clone())),
+            peers,
             connector,
             gates: Gates::new(InitOnly::new(node.clone())),
             health,

@@ -56,6 +56,8 @@ pub(super) struct Lead {
     pub(super) stores: BTreeMap<StoreId, StoreInfo>,
     /// Which process registered a store that joined later.
     pub(super) newcomers: BTreeMap<StoreId, u64>,
+    /// When this leader gave a store its id, runtime clock.
+    pub(super) arrived: BTreeMap<StoreId, Duration>,
     pub(super) heard: BTreeMap<StoreId, Heard>,
     pub(super) directory: Directory,
     pub(super) sizes: BTreeMap<RangeId, u64>,
@@ -95,6 +97,7 @@ impl Lead {
             services: stored.services,
             stores: stored.stores.into_iter().map(|store| (store.id, store)).collect(),
             newcomers: stored.newcomers,
+            arrived: BTreeMap::new(),
             heard: BTreeMap::new(),
             directory,
             sizes: BTreeMap::new(),

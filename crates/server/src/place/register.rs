@@ -45,7 +45,8 @@ impl Lead {
     /// over a moment ago cannot tell yet.
     fn is_silent(&self, store: StoreId, now: std::time::Duration) -> bool {
         let heard = self.heard.get(&store).map(|heard| heard.at).unwrap_or_default();
-        now.saturating_sub(heard.max(self.since)) >= DOWN_AFTER
+        let arrived = self.arrived.get(&store).copied().unwrap_or_default();
+        now.saturating_sub(heard.max(arrived).max(self.since)) >= DOWN_AFTER
     }
 
     fn caller(
@@ -68,7 +69,8 @@ impl Lead {
         let (id, address) = (last.id, &last.address);
         match self.newcomers.get(&id) {
             None => Err(ServerError::Invalid(format!(
-                "{address} is store {id} of this cluster and waits for its part of `init`"
+                "{address} is store {id} of this cluster and waits for its part of `init`; if it had \
+                 that and has lost it, decommission store {id}"
             ))),
             Some(instance) if *instance == request.instance && *instance != PLANNED => {
                 Ok(Caller::Known(last.clone()))
@@ -158,6 +160,7 @@ impl Place {
             let Registered { info, replaced, ids, is_new } = registered;
             if *is_new {
                 lead.newcomers.insert(info.id, request.instance);
+                lead.arrived.insert(info.id, now);
                 lead.schedule_at = now;
             }
             lead.ids = ids.clone();
