@@ -41,8 +41,8 @@ pub(crate) async fn open(
     }
     finish_set_aside(dir)?;
     let why = match noted {
-        Some(noted) => noted,
-        None => match open() {
+        Some(noted) if has_database(dir)? => noted,
+        _ => match open() {
             Err(error @ EngineError::Corruption { .. }) if has_database(dir)? => error.to_string(),
             opened => return Ok(opened?),
         },
@@ -81,4 +81,30 @@ pub(crate) fn end_process(config: &Config, runtime: &Arc<dyn Runtime>) -> FatalH
         }
         std::process::exit(EXIT_DISK_FAILED);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use cribwork_transport::TcpConnector;
+
+    use super::*;
+    use crate::TokioRuntime;
+
+    /// Nobody else is asked, and nothing is set aside: what is not mounted is not damaged.
+    #[tokio::test]
+    async fn a_damaged_store_that_is_not_there_is_not_replaced() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data_dir = dir.path().to_owned();
+        let config = Config { data_dir, rebuild_damaged: true, ..Config::default() };
+        let runtime: Arc<dyn Runtime> =
+            Arc::new(TokioRuntime::new(tokio::runtime::Handle::current()));
+        let peers = PeerClients::new(Arc::new(TcpConnector), runtime.clone());
+        drop(open(&config, &peers, &*runtime).await.unwrap());
+        let found = EngineError::Corruption { what: "block", detail: "x".into() };
+        note_damage(dir.path(), &found).unwrap();
+        std::fs::rename(dir.path().join("db"), elsewhere.path().join("db")).unwrap();
+        let refused = open(&config, &peers, &*runtime).await.err().unwrap();
+        assert_eq!(refused.code(), "CW-ENGINE-CORRUPTION", "{refused}");
+        assert!(!dir.path().join("damaged").exists());
+    }
 }
